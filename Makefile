@@ -1,0 +1,69 @@
+# The commands people type. `make` alone lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+# The folders of Python that exist; some are only there in a full checkout.
+CODE := plugin proxy scripts tests $(wildcard bench)
+# Unit tests are independent of each other; the others share an agent and the machine's two cores.
+UNIT_JOBS ?= 2
+
+.PHONY: help
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## Prepare everything: Debian packages, .venv, Consul, Envoy (seconds when up to date)
+	@scripts/setup
+
+.PHONY: run
+run: setup ## Run a gateway with a real Consul and a sidecar on this machine: make run ARGS="..."
+	@$(BIN)/consul-tgw dev $(ARGS)
+
+.PHONY: test
+test: setup lint types unit real ## Everything that has to pass: lint, types, all tests
+
+.PHONY: check
+check: setup lint types unit ## The quick part of `make test`
+
+.PHONY: lint
+lint: setup ## Check style
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+
+.PHONY: types
+types: setup ## Check types
+	$(BIN)/mypy
+
+.PHONY: fmt
+fmt: setup ## Format, and fix what lint can fix
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+.PHONY: unit
+unit: setup ## Run the unit tests: make unit ARGS="-k name"
+	$(PYTEST) tests/unit -n $(UNIT_JOBS) $(ARGS)
+
+.PHONY: real
+real: setup ## Run the tests on real sockets, a real Consul and a real Envoy
+	$(PYTEST) tests --ignore=tests/unit $(ARGS)
+
+.PHONY: test-pythons
+test-pythons: setup ## Run the unit tests under each Python 3.11 to 3.13 found here
+	@scripts/test-pythons $(ARGS)
+
+.PHONY: bench
+bench: setup ## Compare with Envoy on this machine
+	$(BIN)/python -m bench $(ARGS)
+
+.PHONY: lock
+lock: setup ## Resolve the dependencies of pyproject.toml again
+	@scripts/lock $(ARGS)
+
+.PHONY: clean
+clean: ## Remove what is made in this folder (Consul in the cache stays)
+	rm -rf $(VENV) .setup-lock .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,166 @@
+"""Prepares everything that running and testing needs, in steps that say what they do and how long it took.
+
+Each step first looks whether it has anything to do, so a second run takes seconds. It runs under a bare Python:
+the standard library and ``plugin.dev.locate`` only. Packages come through pip, apt and go as this machine has them
+configured; no registry is named here.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from plugin.dev import locate  # noqa: E402
+from plugin.errors import StartError  # noqa: E402
+from scripts.build_consul import build_consul  # noqa: E402
+from scripts.steps import Failed, run, say  # noqa: E402
+
+VENV = Path(os.environ.get("CONSUL_TGW_VENV") or ROOT / ".venv")
+LOCK = ROOT / "requirements" / "dev.lock"
+
+DEBIAN_PACKAGES = {
+    "git": lambda: shutil.which("git"),
+    "ca-certificates": lambda: Path("/etc/ssl/certs/ca-certificates.crt").exists(),
+    "postgresql": lambda: _found(locate.postgres_bin),
+}
+"""A package, and whether what it brings is here already."""
+
+
+def _found(find: Callable[[], Path]) -> bool:
+    try:
+        find()
+    except StartError:
+        return False
+    return True
+
+
+def debian_packages() -> str:
+    missing = [name for name, present in DEBIAN_PACKAGES.items() if not present()]
+    if not missing:
+        return "nothing missing"
+    if shutil.which("apt-get") is None:
+        raise Failed(f"no apt-get here: install these by your system's means: {', '.join(missing)}")
+    as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    if as_root and shutil.which("sudo") is None:
+        raise Failed(f"not root and no sudo: have these Debian packages installed: {', '.join(missing)}")
+    environment = {"DEBIAN_FRONTEND": "noninteractive"}
+    run([*as_root, "apt-get", "update", "-qq"], environment)
+    run([*as_root, "apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing], environment)
+    return f"installed {', '.join(missing)}"
+
+
+def python_environment() -> str:
+    version = ".".join(map(str, sys.version_info[:3]))
+    wanted = f"{sys.executable} {version}"
+    stamp = VENV / ".made-by"
+    if _stamped(stamp, wanted) and (VENV / "bin" / "pip").exists():
+        return f"up to date (Python {version})"
+    run([sys.executable, "-m", "venv", "--clear", str(VENV)])
+    stamp.write_text(wanted)
+    return f"made with Python {version}"
+
+
+def python_packages() -> str:
+    stamp = VENV / ".lock-installed"
+    digest = _digest(LOCK)
+    if _stamped(stamp, digest):
+        return "up to date"
+    run([*_pip(), "install", "--quiet", "--require-hashes", "--requirement", str(LOCK)])
+    stamp.write_text(digest)
+    return f"installed from {LOCK.relative_to(ROOT)}, hashes checked"
+
+
+def project() -> str:
+    stamp = VENV / ".project-installed"
+    digest = _digest(ROOT / "pyproject.toml", ROOT / "README.md") + str(ROOT)
+    command = VENV / "bin" / "consul-tgw"
+    if _stamped(stamp, digest) and command.exists():
+        return "up to date"
+    run([*_pip(), "install", "--quiet", "--no-deps", "--no-build-isolation", "--editable", str(ROOT)])
+    stamp.write_text(digest)
+    return f"installed: {command.relative_to(ROOT) if command.is_relative_to(ROOT) else command}"
+
+
+def consul() -> str:
+    found = locate.consul_on_path()
+    if found is not None:
+        return f"the one on PATH: {found}"
+    target = locate.built_consul()
+    if os.access(target, os.X_OK):
+        return f"{locate.CONSUL_VERSION}, built before"
+    build_consul(ROOT / "tools" / "consul", target)
+    return f"{locate.CONSUL_VERSION}, built"
+
+
+def real_parts() -> str:
+    # The environment's own Envoy is found from inside it, so ask there, as the tests will.
+    script = "from plugin.dev import locate; locate.consul(); locate.envoy(); locate.postgres_bin()"
+    run([str(VENV / "bin" / "python"), "-c", script], cwd=ROOT)
+    return "consul, envoy and postgres run here"
+
+
+def _pip() -> list[str]:
+    return [str(VENV / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
+
+
+def _digest(*files: Path) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes() if file.exists() else b"")
+    return digest.hexdigest()
+
+
+def _stamped(stamp: Path, content: str) -> bool:
+    return stamp.exists() and stamp.read_text() == content
+
+
+STEPS: tuple[tuple[str, Callable[[], str]], ...] = (
+    ("Debian packages", debian_packages),
+    ("Python environment", python_environment),
+    ("Python packages", python_packages),
+    ("consul-tgw itself", project),
+    ("Consul", consul),
+    ("Real parts", real_parts),
+)
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Two set-ups of one checkout wait for each other."""
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("setup: waiting for another set-up of this checkout")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def main() -> int:
+    began = time.monotonic()
+    with _alone(ROOT / ".setup-lock"):
+        for number, (name, step) in enumerate(STEPS, 1):
+            since = time.monotonic()
+            try:
+                outcome = step()
+            except (Failed, OSError) as error:
+                say(f"[{number}/{len(STEPS)}] {name}: FAILED\n{error}")
+                return 1
+            say(f"[{number}/{len(STEPS)}] {name}: {outcome} ({time.monotonic() - since:.1f} s)")
+    say(f"setup: ready in {time.monotonic() - began:.1f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
