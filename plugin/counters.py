@@ -1,0 +1,101 @@
+"""Adds up what workers count, so that totals survive the workers.
+
+A worker reports absolute totals since its own start. Those of a worker that has ended are kept; what it still had
+open ended with it, for the reason ``internal`` unless it was drained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from proxy.model import CloseReason, Count, Counters
+
+Key = tuple[str, str, str]
+"""``(service, source, reason)``; the reason is empty for connections that are still open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    connections: int = 0
+    bytes_received: int = 0
+    bytes_sent: int = 0
+
+    def __add__(self, other: Sum) -> Sum:
+        return Sum(
+            self.connections + other.connections,
+            self.bytes_received + other.bytes_received,
+            self.bytes_sent + other.bytes_sent,
+        )
+
+
+@dataclass(slots=True)
+class Totals:
+    sums: dict[Key, Sum] = field(default_factory=dict)
+    open_connections: int = 0
+    pending_handshakes: int = 0
+    accepted: int = 0
+    dial_failures: int = 0
+    policy_closed: int = 0
+
+    def add(self, counters: Counters) -> None:
+        for count in counters.counts:
+            self._count(count, count.reason)
+        self.open_connections += counters.open_connections
+        self.pending_handshakes += counters.pending_handshakes
+        self._monotonic(counters)
+
+    def add_ended(self, counters: Counters, *, reason: CloseReason) -> None:
+        """Take over the totals of a worker that has ended; ``reason`` is why its last connections did."""
+        for count in counters.counts:
+            self._count(count, count.reason or reason.value)
+        self._monotonic(counters)
+
+    def _monotonic(self, counters: Counters) -> None:
+        self.accepted += counters.accepted
+        self.dial_failures += counters.dial_failures
+        self.policy_closed += counters.policy_closed
+
+    def _count(self, count: Count, reason: str) -> None:
+        key = (count.service, count.source, reason)
+        self.sums[key] = self.sums.get(key, Sum()) + Sum(count.connections, count.bytes_received, count.bytes_sent)
+
+
+def totals(ended: Totals, live: Iterable[Counters]) -> Totals:
+    """Everything counted so far, by workers that have ended and by those that run."""
+    result = Totals(
+        sums=dict(ended.sums),
+        accepted=ended.accepted,
+        dial_failures=ended.dial_failures,
+        policy_closed=ended.policy_closed,
+    )
+    for counters in live:
+        result.add(counters)
+    return result
+
+
+class Cardinality:
+    """Bounds the label combinations that are exported: once ``limit`` are known, new sources count as ``other``.
+
+    A combination that has been exported on its own stays so: a counter must not go down.
+    """
+
+    def __init__(self, limit: int = 10_000) -> None:
+        self._limit = limit
+        self._admitted: set[Key] = set()
+
+    def bounded(self, sums: Mapping[Key, Sum]) -> dict[Key, Sum]:
+        result: dict[Key, Sum] = {}
+        for key, value in sums.items():
+            shown = self._shown(key)
+            result[shown] = result.get(shown, Sum()) + value
+        return result
+
+    def _shown(self, key: Key) -> Key:
+        if key in self._admitted:
+            return key
+        if len(self._admitted) < self._limit:
+            self._admitted.add(key)
+            return key
+        service, _, reason = key
+        return (service, "other", reason)

@@ -1,0 +1,49 @@
+"""What a service manager is told: systemd's notification protocol, sd_notify(3), one datagram for each message.
+
+Without ``NOTIFY_SOCKET`` nothing is sent. A lost message is never an error of the gateway.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Mapping
+
+
+class ServiceManager:
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        path = environment.get("NOTIFY_SOCKET", "")
+        # An abstract socket is written with "@" for its first zero byte.
+        self._address = "\0" + path[1:] if path.startswith("@") else path
+        self.watchdog_interval_s = _watchdog_interval_s(environment)
+        """Seconds between two :meth:`alive` messages; 0 when no watchdog is set."""
+
+    def ready(self, status: str) -> None:
+        self._send(f"READY=1\nSTATUS={status}")
+
+    def status(self, status: str) -> None:
+        self._send(f"STATUS={status}")
+
+    def stopping(self) -> None:
+        self._send("STOPPING=1")
+
+    def alive(self) -> None:
+        self._send("WATCHDOG=1")
+
+    def _send(self, message: str) -> None:
+        if not self._address:
+            return
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.setblocking(False)
+            sender.sendto(message.encode(), self._address)
+
+
+def _watchdog_interval_s(environment: Mapping[str, str]) -> float:
+    """Half of ``WATCHDOG_USEC``, if it is meant for this process."""
+    if environment.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return 0.0
+    try:
+        return int(environment.get("WATCHDOG_USEC", "0")) / 2_000_000
+    except ValueError:
+        return 0.0

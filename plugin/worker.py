@@ -1,0 +1,233 @@
+"""One worker as the control process sees it: what it was sent, what it has in force, what it reports.
+
+Sends the newest state and never waits for it to be read: while the worker is behind, changed names are only noted and
+go out together when it reads again. Whether a worker lives, is replaced or drained is ``workers.py``'s business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import socket
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+from plugin.channel import Channel
+from plugin.errors import GatewayError
+from plugin.logs import emit
+from plugin.process import Process
+from plugin.published import Published
+from proxy import frames
+from proxy.frames import ControlFrames
+from proxy.model import (
+    PROTOCOL_VERSION,
+    Applied,
+    Connection,
+    ConnectionPage,
+    Counters,
+    Drain,
+    Hello,
+    Query,
+    ServiceName,
+    Start,
+    ToControl,
+    Update,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class WorkerGone(GatewayError):
+    """The worker ended, or did not answer in time."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Sent:
+    generation: int
+    names: frozenset[ServiceName] | None
+    """``None``: everything."""
+    mesh: bool
+
+
+@dataclass(slots=True)
+class _Behind:
+    """What has changed since the worker was last sent something."""
+
+    mesh: bool = False
+    names: set[ServiceName] = field(default_factory=set)
+
+
+class Worker:
+    def __init__(
+        self,
+        index: int,
+        pid: int,
+        published: Published,
+        *,
+        on_progress: Callable[[Worker], None],
+        on_disconnect: Callable[[Worker, str], None],
+        on_exit: Callable[[Worker, int | None], None],
+        child: subprocess.Popen[bytes] | None = None,
+    ) -> None:
+        self.index = index
+        self.pid = pid
+        self.adopted = child is None
+        self.draining = False
+        self.started_at_s = time.time()
+        self.version = 0
+        """Of its protocol; 0 until it has said hello."""
+        self.sent = 0
+        """The newest generation that was written to it."""
+        self.applied = 0
+        """The newest generation that it has in force."""
+        self.problems: dict[ServiceName | None, str] = {}
+        self.counters: Counters | None = None
+        self.revoked = 0
+        self._published = published
+        self._on_progress = on_progress
+        self._on_disconnect = on_disconnect
+        self._channel: Channel | None = None
+        self._behind = _Behind()
+        self._synchronised = False
+        self._in_flight: deque[_Sent] = deque()
+        self._query_ids = itertools.count(1)
+        self._queries: dict[int, asyncio.Future[ConnectionPage]] = {}
+        self.process = Process(pid, lambda code: on_exit(self, code), child)
+
+    async def start(self, connected: socket.socket, start: Start) -> None:
+        """Connect to a worker that was just started: it gets ``Start``, then everything."""
+        channel = await self._connect(connected, None)
+        channel.send(frames.encode(start))
+        self._send_everything()
+
+    async def adopt(self, connected: socket.socket, hello: Hello, reader: ControlFrames) -> None:
+        """Connect to a worker that said ``hello`` on ``connected``.
+
+        It gets everything, if it speaks our version, but not before the links are known: until then it serves what
+        the control process before us told it, which is better than nothing.
+        """
+        await self._connect(connected, reader)
+        self.receive(hello)
+        if self.driven and self._published.linked is not None:
+            self._send_everything()
+
+    @property
+    def driven(self) -> bool:
+        """We speak its protocol version (a worker we started does)."""
+        return self.version in (0, PROTOCOL_VERSION)
+
+    @property
+    def connected(self) -> bool:
+        return self._channel is not None and self._channel.open_for_frames
+
+    def push(self, update: Update, frame: bytes, names: Collection[ServiceName]) -> None:
+        """Send a change, encoded once for all workers, or note it if this one is behind."""
+        if not self.connected or not self.driven:
+            return
+        assert self._channel is not None
+        if not self._synchronised:
+            if self._published.linked is not None:
+                self._send_everything()
+        elif self._channel.busy:
+            self._behind.names.update(names)
+            self._behind.mesh |= update.mesh is not None
+        else:
+            self._sent(update, frozenset(names), frame)
+
+    def drain(self, timeout_s: float) -> None:
+        self.draining = True
+        if self._channel is not None:
+            self._channel.send(frames.encode(Drain(timeout_s)))
+
+    async def connections(self, after: int, limit: int, deadline_s: float) -> tuple[tuple[Connection, ...], bool]:
+        """A page of its live connections, and whether there are more. :raises WorkerGone: without an answer."""
+        if self._channel is None or not self.connected:
+            raise WorkerGone(f"worker {self.index} (process {self.pid}) is not connected")
+        query = Query(next(self._query_ids), after, limit)
+        answer = self._queries[query.id] = asyncio.get_running_loop().create_future()
+        self._channel.send(frames.encode(query))
+        try:
+            page = await asyncio.wait_for(answer, deadline_s)
+        except TimeoutError as error:
+            raise WorkerGone(f"worker {self.index} (process {self.pid}) did not answer in {deadline_s:g} s") from error
+        finally:
+            self._queries.pop(query.id, None)
+        return page.connections, page.more
+
+    def disconnect(self) -> None:
+        """Drop the control connection; the worker then goes on by itself."""
+        if self._channel is not None:
+            self._channel.close()
+
+    async def _connect(self, connected: socket.socket, reader: ControlFrames | None) -> Channel:
+        self._channel = await Channel.open(
+            connected,
+            on_frame=self.receive,
+            on_writable=self._catch_up,
+            on_closed=self._disconnected,
+            frames=reader,
+        )
+        return self._channel
+
+    def _send_everything(self) -> None:
+        update = self._published.full()
+        self._behind = _Behind()
+        self._synchronised = True
+        self._sent(update, None, frames.encode(update))
+
+    def _catch_up(self) -> None:
+        behind, self._behind = self._behind, _Behind()
+        if not (behind.names or behind.mesh):
+            return
+        update = self._published.delta(behind.names, mesh=behind.mesh)
+        self._sent(update, frozenset(behind.names), frames.encode(update))
+
+    def _sent(self, update: Update, names: frozenset[ServiceName] | None, frame: bytes) -> None:
+        assert self._channel is not None
+        self._channel.send(frame)
+        self.sent = update.generation
+        self._in_flight.append(_Sent(generation=update.generation, names=names, mesh=update.mesh is not None))
+
+    def receive(self, frame: ToControl) -> None:
+        match frame:
+            case Applied():
+                self._applied(frame)
+            case Counters():
+                self.counters = frame
+            case Hello():
+                self.version = frame.version
+                self._on_progress(self)
+            case ConnectionPage():
+                answer = self._queries.get(frame.id)
+                if answer is not None and not answer.done():
+                    answer.set_result(frame)
+
+    def _applied(self, report: Applied) -> None:
+        """Problems belong to what an update touched: a later good update of the same service clears them."""
+        while self._in_flight and self._in_flight[0].generation <= report.generation:
+            done = self._in_flight.popleft()
+            if done.names is None:
+                self.problems.clear()
+            for name in done.names or ():
+                self.problems.pop(name, None)
+            if done.mesh:
+                self.problems.pop(None, None)
+        for problem in report.problems:
+            self.problems[problem.service] = problem.message
+            subject = str(problem.service or "the mesh settings")
+            message = f"worker {self.index} keeps what it had for {subject}: {problem.message}"
+            emit(logger, logging.WARNING, "worker.update_problem", message, worker=self.index, service=subject)
+        self.applied = max(self.applied, report.generation)
+        self.revoked += report.revoked
+        self._on_progress(self)
+
+    def _disconnected(self, problem: str) -> None:
+        self._channel = None
+        for answer in self._queries.values():
+            if not answer.done():
+                answer.set_exception(WorkerGone(f"worker {self.index} (process {self.pid}) ended"))
+        self._on_disconnect(self, problem)

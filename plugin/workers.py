@@ -1,0 +1,339 @@
+"""The set of workers: keeps the wanted number of them serving on sockets that outlive every one of them.
+
+Owns the listening sockets, starts, adopts, replaces and drains workers, and hands every change to all of them. Knows
+nothing of Consul; what is to be served is :class:`plugin.published.Published`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+from plugin import process
+from plugin.addresses import HostPort
+from plugin.counters import Totals, totals
+from plugin.errors import StartError
+from plugin.handover import Orphan, adopt, find_orphans
+from plugin.logs import emit
+from plugin.published import Published
+from plugin.runtime_dir import RuntimeDirectory
+from plugin.sockets import bound_address, provide
+from plugin.tasks import spawn
+from plugin.worker import Worker
+from proxy import frames
+from proxy.model import PROTOCOL_VERSION, CloseReason, Limits, Listener, ServiceName, Start
+
+logger = logging.getLogger(__name__)
+
+ADOPT_DEADLINE_S = 5.0
+UPGRADE_DRAIN_S = 600.0
+"""How long a worker that we cannot drive (another protocol version) may keep its connections: their policy is stale."""
+REPLACED_DRAIN_S = 30 * 24 * 3600.0
+"""A replaced worker that still obeys us may keep its connections for a month."""
+QUICK_DEATH_S = 30.0
+LONGEST_BACKOFF_S = 5.0
+FREE_RESTARTS = 3
+EXIT_GRACE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    gateway: str
+    """The gateway's service ID."""
+    addresses: tuple[HostPort, ...]
+    count: int
+    limits: Limits = field(default_factory=Limits)
+    access_log_fd: int = -1
+    log_level: str = "info"
+    log_format: str = "text"
+    command: tuple[str, ...] = field(default_factory=process.worker_command)
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One place for a worker, with its own listening sockets, one for each address."""
+
+    index: int
+    sockets: tuple[socket.socket, ...] = ()
+    worker: Worker | None = None
+    quick_deaths: int = 0
+    last_exit: str = ""
+
+
+def usable_cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def restart_delay_s(quick_deaths: int) -> float:
+    """Nothing for the first few deaths in a row, then growing: a crash loop must not take the machine with it."""
+    return 0.0 if quick_deaths <= FREE_RESTARTS else min(LONGEST_BACKOFF_S, 0.1 * 2 ** (quick_deaths - FREE_RESTARTS))
+
+
+class Workers:
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        directory: RuntimeDirectory,
+        published: Published,
+        on_progress: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``on_progress`` is called whenever a worker came, went, or applied a generation."""
+        self.settings = settings
+        self.restarts = 0
+        self._directory = directory
+        self._published = published
+        self._on_progress = on_progress
+        self._slots = [_Slot(index) for index in range(settings.count)]
+        self._leaving: list[Worker] = []
+        self._to_drain: list[Worker] = []
+        self._ended = Totals()
+        self._stopping = False
+
+    @property
+    def all(self) -> list[Worker]:
+        """Active workers by slot, then those that are being drained."""
+        return [slot.worker for slot in self._slots if slot.worker is not None] + self._leaving
+
+    @property
+    def ready(self) -> bool:
+        """Every wanted worker runs and has the newest generation in force."""
+        return all(
+            slot.worker is not None and slot.worker.connected and slot.worker.applied >= self._published.generation
+            for slot in self._slots
+        )
+
+    @property
+    def complaint(self) -> str:
+        """Why not all workers are there, for people; empty when they are."""
+        missing = [slot for slot in self._slots if slot.worker is None]
+        return "; ".join(f"worker {slot.index} is not running: {slot.last_exit or 'starting'}" for slot in missing)
+
+    def addresses(self) -> tuple[HostPort, ...]:
+        """As bound."""
+        return tuple(bound_address(listener) for listener in self._slots[0].sockets)
+
+    def totals(self) -> Totals:
+        return totals(self._ended, (worker.counters for worker in self.all if worker.counters is not None))
+
+    async def start(self) -> None:
+        """Adopt what an earlier control process left, bind what is missing, start the rest.
+
+        :raises StartError: when an address cannot be bound or a worker cannot be executed.
+        """
+        orphans = await find_orphans(self._directory, known=frozenset(), deadline_s=ADOPT_DEADLINE_S)
+        self._published.generation = max([self._published.generation, *(o.hello.generation for o in orphans)])
+        spare = [orphan for orphan in orphans if not await self._keep(orphan)]
+        inherited = [listener for orphan in spare for listener in orphan.listeners]
+        empty = [slot for slot in self._slots if slot.worker is None]
+        kept = [listener for slot in self._slots for listener in slot.sockets]
+        for slot, sockets in zip(empty, provide(self.settings.addresses, len(empty), inherited, kept), strict=True):
+            slot.sockets = sockets
+        for orphan in spare:
+            await self._replace(orphan)
+        for slot in empty:
+            await self._spawn(slot)
+
+    async def _keep(self, orphan: Orphan) -> bool:
+        """Take the worker into a free slot if it serves exactly what is wanted."""
+        free = next((slot for slot in self._slots if slot.worker is None), None)
+        by_address = {bound_address(listener): listener for listener in orphan.listeners}
+        if (
+            free is None
+            or orphan.hello.version != PROTOCOL_VERSION
+            or orphan.hello.gateway != self.settings.gateway
+            or sorted(map(bound_address, orphan.listeners)) != sorted(self.settings.addresses)
+        ):
+            return False
+        free.sockets = tuple(by_address[address] for address in self.settings.addresses)
+        free.worker = await self._adopt(free.index, orphan)
+        message = f"worker {free.index} goes on under this control process"
+        emit(logger, logging.INFO, "worker.adopted", message, worker=free.index, pid=orphan.pid)
+        return True
+
+    async def _replace(self, orphan: Orphan) -> None:
+        """Let it finish its connections while new workers serve on its sockets."""
+        worker = await self._adopt(-1, orphan)
+        self._leaving.append(worker)
+        self._to_drain.append(worker)
+        message = f"process {orphan.pid} of an earlier start is replaced; it keeps its live connections for now"
+        emit(logger, logging.INFO, "worker.replaced", message, pid=orphan.pid, version=orphan.hello.version)
+
+    async def _adopt(self, index: int, orphan: Orphan) -> Worker:
+        worker = Worker(
+            index,
+            orphan.pid,
+            self._published,
+            on_progress=self._progress,
+            on_disconnect=self._disconnected,
+            on_exit=self._exited,
+        )
+        await worker.adopt(orphan.connection, orphan.hello, orphan.frames)
+        for frame in orphan.early:
+            worker.receive(frame)
+        return worker
+
+    async def _spawn(self, slot: _Slot) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with theirs:
+            inherited = [listener.fileno() for listener in slot.sockets]
+            if self.settings.access_log_fd >= 0:
+                inherited.append(self.settings.access_log_fd)
+            child = process.start(self.settings.command, theirs.fileno(), inherited)
+        worker = slot.worker = Worker(
+            slot.index,
+            child.pid,
+            self._published,
+            on_progress=self._progress,
+            on_disconnect=self._disconnected,
+            on_exit=self._exited,
+            child=child,
+        )
+        await worker.start(ours, self._start_frame(slot, child.pid))
+        message = f"worker {slot.index} was started"
+        emit(logger, logging.INFO, "worker.started", message, worker=slot.index, pid=child.pid)
+
+    def _start_frame(self, slot: _Slot, pid: int) -> Start:
+        return Start(
+            gateway=self.settings.gateway,
+            worker=slot.index,
+            listeners=tuple(Listener(one.fileno(), str(bound_address(one))) for one in slot.sockets),
+            limits=self.settings.limits,
+            access_log_fd=self.settings.access_log_fd,
+            handover_path=str(self._directory.socket_path(pid)),
+            log_level=self.settings.log_level,
+            log_format=self.settings.log_format,
+        )
+
+    def publish(self, names: Collection[ServiceName], *, mesh: bool) -> None:
+        """Hand the newest state of ``names`` (and of the mesh settings) to every worker, encoding it once."""
+        update = self._published.delta(names, mesh=mesh)
+        frame = frames.encode(update)
+        for worker in self.all:
+            worker.push(update, frame, names)
+
+    async def take_in_stragglers(self) -> None:
+        """Drive and drain workers of an earlier control process that were not waiting yet when we started."""
+        known = frozenset(worker.pid for worker in self.all)
+        for orphan in await find_orphans(self._directory, known=known, deadline_s=ADOPT_DEADLINE_S):
+            await self._replace(orphan)
+            for listener in orphan.listeners:
+                listener.close()
+        self._drain_replaced()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Stop accepting, let live connections end for up to ``timeout_s``, end every worker."""
+        self._stopping = True
+        self._close_sockets()
+        for worker in self.all:
+            worker.drain(timeout_s)
+        await self._wait_until_gone(timeout_s + EXIT_GRACE_S)
+        self.kill(signal.SIGTERM)
+        await self._wait_until_gone(EXIT_GRACE_S)
+        self.kill(signal.SIGKILL)
+        await self._wait_until_gone(EXIT_GRACE_S)
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Signal every worker; none is started again."""
+        self._stopping = True
+        for worker in self.all:
+            worker.process.signal(number)
+
+    def release(self) -> None:
+        """Let go of the workers without ending them: they serve on and wait for another control process."""
+        self._stopping = True
+        for worker in self.all:
+            worker.process.forget()
+            worker.disconnect()
+        self._close_sockets()
+
+    async def _wait_until_gone(self, timeout_s: float) -> None:
+        waiting = [worker.process.exited.wait() for worker in self.all]
+        if waiting:
+            await asyncio.wait([spawn(one, name="worker exit") for one in waiting], timeout=timeout_s)
+
+    def _close_sockets(self) -> None:
+        for slot in self._slots:
+            for listener in slot.sockets:
+                listener.close()
+
+    def _progress(self, worker: Worker) -> None:
+        self._drain_replaced()
+        self._on_progress()
+
+    def _drain_replaced(self) -> None:
+        """Only when every new worker serves: until then the old ones accept as well."""
+        if not self._to_drain or not self.ready or self._stopping:
+            return
+        for old in self._to_drain:
+            old.drain(REPLACED_DRAIN_S if old.driven else UPGRADE_DRAIN_S)
+        self._to_drain.clear()
+
+    def _disconnected(self, worker: Worker, problem: str) -> None:
+        if not self._stopping and not worker.process.exited.is_set():
+            spawn(self._reconnect(worker, problem), name=f"reconnect worker {worker.index}")
+        self._on_progress()
+
+    async def _reconnect(self, worker: Worker, problem: str) -> None:
+        """The process may live on without its control connection: it then waits where any orphan waits."""
+        with_grace = spawn(worker.process.exited.wait(), name="worker exit")
+        await asyncio.wait([with_grace], timeout=1.0)
+        if with_grace.done() or self._stopping:
+            return
+        with_grace.cancel()
+        emit(
+            logger,
+            logging.WARNING,
+            "worker.disconnected",
+            f"worker {worker.index} lost its control connection: {problem or 'closed'}",
+            worker=worker.index,
+            pid=worker.pid,
+        )
+        orphan = await asyncio.to_thread(adopt, self._directory.socket_path(worker.pid), ADOPT_DEADLINE_S)
+        if orphan is None:
+            worker.process.signal(signal.SIGKILL)
+            return
+        for listener in orphan.listeners:
+            listener.close()
+        await worker.adopt(orphan.connection, orphan.hello, orphan.frames)
+
+    def _exited(self, worker: Worker, code: int | None) -> None:
+        worker.disconnect()
+        if worker.counters is not None:
+            reason = CloseReason.DRAIN if worker.draining else CloseReason.INTERNAL
+            self._ended.add_ended(worker.counters, reason=reason)
+        how = "ended" if code is None else f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
+        level = logging.INFO if worker.draining else logging.ERROR
+        message = f"worker {worker.index} {how}"
+        emit(logger, level, "worker.exited", message, worker=worker.index, pid=worker.pid)
+        self._directory.socket_path(worker.pid).unlink(missing_ok=True)
+        if worker in self._leaving:
+            self._leaving.remove(worker)
+        for slot in self._slots:
+            if slot.worker is worker:
+                slot.worker = None
+                slot.last_exit = how
+                self._restart(slot, time.time() - worker.started_at_s)
+        self._on_progress()
+
+    def _restart(self, slot: _Slot, lived_s: float) -> None:
+        if self._stopping:
+            return
+        self.restarts += 1
+        slot.quick_deaths = slot.quick_deaths + 1 if lived_s < QUICK_DEATH_S else 0
+        spawn(self._restart_later(slot, restart_delay_s(slot.quick_deaths)), name=f"restart worker {slot.index}")
+
+    async def _restart_later(self, slot: _Slot, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+        while slot.worker is None and not self._stopping:
+            try:
+                await self._spawn(slot)
+            except StartError as error:
+                slot.last_exit = str(error)
+                emit(logger, logging.ERROR, "worker.start_failed", str(error), worker=slot.index)
+                await asyncio.sleep(LONGEST_BACKOFF_S)
