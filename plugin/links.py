@@ -34,7 +34,7 @@ def linked_services(
 
     An explicit link needs no row: the service may have no instance yet. A link cannot leave the partition of
     its entry, and ``*`` does not leave the namespace of its link. A row that Consul still marks as explicit
-    counts for ``*`` too, so that a link removed from under ``*`` does not blink out until Consul has rewritten
+    counts for ``*`` too, so that a link removed from under ``*`` does not blink out until Consul rewrote
     its rows.
     """
     if entry is None:

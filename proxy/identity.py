@@ -1,0 +1,112 @@
+"""SPIFFE IDs of Consul's mesh: from the URI of a client certificate to the service that it names.
+
+Pure text: whether the certificate is genuine was decided before. Parsing is strict, because two readers that
+understand one URI differently are how a policy is passed: a URI is either exactly what Consul writes, or refused.
+Only a service may call a linked service; Consul's other identities have an error of their own, which says what
+they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NoReturn
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """One service of a mesh."""
+
+    trust_domain: str
+    """Lower case."""
+    service: str
+    namespace: str = "default"
+    partition: str = "default"
+    datacenter: str = ""
+    """Where the certificate was issued; no decision uses it."""
+
+
+class IdentityError(Exception):
+    """The certificate does not name exactly one service. The text quotes what it names instead."""
+
+
+class NotAService(IdentityError):
+    """A genuine Consul identity, but not that of a service. ``kind`` says which."""
+
+    def __init__(self, kind: str, uri: str) -> None:
+        super().__init__(f"{uri!r} is the identity of a {kind}, and only services may connect")
+        self.kind = kind
+
+
+_MAX_URI = 2_048
+"""Bytes: the longest SPIFFE ID (SPIFFE-ID specification, section 2.3)."""
+
+_URI = re.compile(r"spiffe://(?P<trust_domain>[A-Za-z0-9._-]+)(?P<path>(?:/[^/?#]+)*)", re.ASCII)
+_CHARACTERS = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*", re.ASCII)
+_SERVICE = re.compile(
+    r"(?:/ap/(?P<partition>[^/]+))?/ns/(?P<namespace>[^/]+)/dc/(?P<datacenter>[^/]+)/svc/(?P<service>[^/]+)"
+)
+_OTHER_KINDS = {
+    "Consul client agent": re.compile(r"(?:/ap/[^/]+)?/agent/client/dc/[^/]+/id/[^/]+"),
+    "Consul server": re.compile(r"/agent/server/dc/[^/]+"),
+    "mesh gateway": re.compile(r"(?:/ap/[^/]+)?/gateway/mesh/dc/[^/]+"),
+    "certificate authority": re.compile(r""),
+}
+
+
+def parse_spiffe_id(uri: str) -> Identity:
+    """Return the service that ``uri`` names.
+
+    The path is matched while still percent-encoded and its segments are decoded afterwards, so that an encoded
+    slash never becomes a separator. Namespace and partition are those of Consul: lower case.
+
+    :raises NotAService: for the URI of an agent, a server, a mesh gateway or an authority.
+    :raises IdentityError: for anything else.
+    """
+    if len(uri.encode("utf-8", "replace")) > _MAX_URI:
+        raise IdentityError(f"a SPIFFE ID has at most {_MAX_URI} bytes; this one starts with {uri[:80]!r}")
+    parts = _URI.fullmatch(uri)
+    if parts is None or _CHARACTERS.fullmatch(parts["path"]) is None:
+        raise IdentityError(f"{uri!r} is not a SPIFFE ID: spiffe://trust-domain/path and nothing else")
+    match = _SERVICE.fullmatch(parts["path"])
+    if match is None:
+        _refuse(uri, parts["path"])
+    return Identity(
+        trust_domain=parts["trust_domain"].lower(),
+        service=_decoded(match["service"], uri),
+        namespace=_decoded(match["namespace"], uri).lower(),
+        partition=_decoded(match["partition"] or "default", uri).lower(),
+        datacenter=_decoded(match["datacenter"], uri),
+    )
+
+
+def identity_of(san_uris: Sequence[str]) -> Identity:
+    """Return the one service that a certificate with these URI names stands for.
+
+    :raises IdentityError: when it names none, or more than one thing: then nobody can say who is calling.
+    """
+    if len(san_uris) != 1:
+        found = "no URI" if not san_uris else f"{len(san_uris)} URIs ({', '.join(map(repr, san_uris))})"
+        raise IdentityError(f"the certificate has {found} among its names; exactly one SPIFFE ID is needed")
+    return parse_spiffe_id(san_uris[0])
+
+
+def _refuse(uri: str, path: str) -> NoReturn:
+    for kind, pattern in _OTHER_KINDS.items():
+        if pattern.fullmatch(path):
+            raise NotAService(kind, uri)
+    raise IdentityError(f"{uri!r} is not the SPIFFE ID of a service: .../ns/NAMESPACE/dc/DATACENTER/svc/SERVICE")
+
+
+def _decoded(segment: str, uri: str) -> str:
+    try:
+        text = unquote_to_bytes(segment).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise IdentityError(f"{uri!r} has a percent-encoded segment that is not UTF-8") from error
+    if any(character < " " or character == "\x7f" for character in text):
+        raise IdentityError(f"{uri!r} has a control character in a name")
+    if text in {"*", ".", ".."}:
+        raise IdentityError(f"{uri!r} has the segment {text!r}, which is no name")
+    return text
