@@ -11,7 +11,6 @@ import fcntl
 import hashlib
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +28,7 @@ from scripts.steps import Failed, run, say  # noqa: E402
 VENV = Path(os.environ.get("CONSUL_TGW_VENV") or ROOT / ".venv")
 LOCK = ROOT / "requirements" / "dev.lock"
 
-DEBIAN_PACKAGES = {
+DEBIAN_PACKAGES: dict[str, Callable[[], object]] = {
     "git": lambda: shutil.which("git"),
     "ca-certificates": lambda: Path("/etc/ssl/certs/ca-certificates.crt").exists(),
     "postgresql": lambda: _found(locate.postgres_bin),
