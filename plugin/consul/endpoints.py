@@ -1,0 +1,121 @@
+"""The paths of Consul's HTTP API that the gateway uses, and the ACL rule that each of them needs.
+
+The rules are those of https://developer.hashicorp.com/consul/docs/security/acl/acl-rules, in Consul's policy
+language, ready to be pasted into a policy. This module is pure: it builds and reads text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from urllib.parse import quote, unquote
+
+from proxy.model import ServiceName
+
+Params = tuple[tuple[str, str], ...]
+
+ROOTS = "/v1/agent/connect/ca/roots"
+INTENTIONS = "/v1/connect/intentions"
+INTENTIONS_MATCH = "/v1/connect/intentions/match"
+INTENTIONS_CHECK = "/v1/connect/intentions/check"
+AGENT_SELF = "/v1/agent/self"
+REGISTER = "/v1/agent/service/register"
+HEALTH_STATE = "/v1/health/state/any"
+CATALOG_SERVICES = "/v1/catalog/services"
+
+NODE_READ_RULE = 'node_prefix "" { policy = "read" }'
+
+
+def _segment(text: str) -> str:
+    return quote(text, safe="")
+
+
+def leaf(service: str) -> str:
+    return f"/v1/agent/connect/ca/leaf/{_segment(service)}"
+
+
+def health(service: str) -> str:
+    return f"/v1/health/service/{_segment(service)}"
+
+
+def gateway_services(gateway: str) -> str:
+    return f"/v1/catalog/gateway-services/{_segment(gateway)}"
+
+
+def config(kind: str, name: str = "") -> str:
+    return f"/v1/config/{kind}/{_segment(name)}" if name else f"/v1/config/{kind}"
+
+
+def agent_service(service_id: str) -> str:
+    return f"/v1/agent/service/{_segment(service_id)}"
+
+
+def tenancy(name: ServiceName) -> Params:
+    """The query parameters that select a namespace and a partition; none for the default ones, which Consul CE
+    would refuse to hear of."""
+    params: list[tuple[str, str]] = []
+    if name.namespace != "default":
+        params.append(("ns", name.namespace))
+    if name.partition != "default":
+        params.append(("partition", name.partition))
+    return tuple(params)
+
+
+def qualified(name: ServiceName) -> str:
+    """As ``connect/intentions`` spells a service: ``name`` or ``namespace/name``."""
+    return name.name if name.namespace == "default" else f"{name.namespace}/{name.name}"
+
+
+def _service_rule(name: str, access: str, extra: str = "") -> str:
+    return f'service "{name}" {{ policy = "{access}"{extra} }}'
+
+
+def _intention_rule(name: str, access: str) -> str:
+    return _service_rule(name, "read", f', intentions = "{access}"')
+
+
+_BY_RESOURCE: dict[str, Callable[[str, str], str]] = {
+    "service": _service_rule,
+    "intention": _intention_rule,
+    "node": lambda name, access: f'node "{name}" {{ policy = "{access}" }}',
+    "agent": lambda name, access: f'agent "{name}" {{ policy = "{access}" }}',
+    "mesh": lambda name, access: f'mesh = "{access}"',
+    "operator": lambda name, access: f'operator = "{access}"',
+}
+
+# Consul 1.11 and later say which permission is missing; 1.8 does so for writes only.
+_LACKS = re.compile(r"lacks permission '(\w+):(\w+)'(?: on \"([^\"]*)\")?")
+_MISSING = re.compile(r"Missing (\w+):(\w+) on (\S+)")
+
+_BY_PATH: tuple[tuple[re.Pattern[str], Callable[[str], str]], ...] = (
+    (re.compile(r"/v1/agent/connect/ca/leaf/(.+)"), lambda name: _service_rule(name, "write")),
+    (re.compile(r"/v1/catalog/gateway-services/(.+)"), lambda name: _service_rule(name, "read")),
+    (
+        re.compile(r"/v1/config/(?:terminating-gateway|service-[a-z]+)/(.+)"),
+        lambda name: _service_rule(name, "read"),
+    ),
+    (re.compile(r"/v1/health/(?:service|state)/(.+)"), lambda name: NODE_READ_RULE),
+    (re.compile(r"/v1/agent/service/deregister/(.+)"), lambda name: _service_rule(name, "write")),
+    (re.compile(r"/v1/agent/service/(?!register$)(.+)"), lambda name: _service_rule(name, "read")),
+    (re.compile(r"/v1/agent/self()"), lambda name: 'agent_prefix "" { policy = "read" }'),
+)
+
+_BY_PARAMETER: dict[str, tuple[str, Callable[[str], str]]] = {
+    INTENTIONS_MATCH: ("name", lambda name: _intention_rule(name, "read")),
+    INTENTIONS_CHECK: ("destination", lambda name: _service_rule(name, "read")),
+}
+
+
+def missing_rule(path: str, params: Iterable[tuple[str, str]], message: str) -> str:
+    """The rule that would have allowed the request, from Consul's own words or else from what was asked; empty
+    when neither tells."""
+    said = _LACKS.search(message) or _MISSING.search(message)
+    if said is not None and said[1] in _BY_RESOURCE:
+        return _BY_RESOURCE[said[1]](said[3] or "", said[2])
+    if path in _BY_PARAMETER:
+        wanted, rule = _BY_PARAMETER[path]
+        return "\n".join(rule(value) for name, value in params if name == wanted)
+    for pattern, of_name in _BY_PATH:
+        if (found := pattern.fullmatch(path)) is not None:
+            return of_name(unquote(found[1]))
+    return ""

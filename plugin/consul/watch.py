@@ -1,0 +1,181 @@
+"""Blocking queries as a state machine: replies and the time go in; polls, pauses and values come out.
+
+It does no IO and reads no clock; :mod:`plugin.consul.poller` drives it. The rules:
+
+1. The first poll, and every poll after the index was lost, asks with index 0, which is answered at once.
+2. A reply with a greater index is news if its content differs; the next poll blocks on that index.
+3. A reply with the same index ends a wait; the next poll blocks again. Its content is compared all the same: what a
+   token may see changes without the index.
+4. A reply with a lower index (a restored or replaced server) is not believed: the next poll asks with index 0.
+5. Index 0 is taken as 1, since 0 would not block. Without an index (``intentions/match`` of Consul 1.8) the endpoint
+   cannot block and is asked again after a pause.
+6. 404 with an index is knowledge, *there is none*. 404 without one is a refusal.
+7. No reply, 5xx, 429, or a body that cannot be read: ask again with the same index after a growing pause with jitter,
+   without end. 403 and other refusals: after a long pause, since an operator has to act first.
+8. Polls that follow each other too fast spend tokens of a bucket, so that a hot key costs a bounded rate.
+9. A failure never changes the value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from tenacity import RetryCallState, Retrying, wait_fixed, wait_random, wait_random_exponential
+from tenacity.wait import wait_base
+
+from plugin.consul.transport import Reply
+from plugin.errors import ConfigError, ConsulForbidden, ConsulRejected, GatewayError
+
+T = TypeVar("T")
+
+WAIT_S = 55.0
+"""A poll that is abandoned keeps its connection slot in the agent until its wait is over, hence well below 60."""
+UNINDEXED_PAUSE_S = 5.0
+BURST = 10
+POLLS_PER_S = 2.0
+
+RETRY: wait_base = wait_fixed(0.1) + wait_random_exponential(multiplier=0.2, max=8.0)
+"""After faults that pass by themselves."""
+RETRY_REFUSED: wait_base = wait_fixed(8.0) + wait_random(0.0, 4.0)
+"""After refusals, which last until an operator acts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """Ask now."""
+
+    index: int
+    """0: do not block."""
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Ask for the next step again at ``until_s``."""
+
+    until_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class News(Generic[T]):
+    """What a good reply said."""
+
+    value: T | None
+    """``None`` when Consul said that there is none."""
+    index: int
+    changed: bool
+    """Differs from the value before, or is the first one."""
+    woken: bool
+    """The index moved, or the first reply: something in the neighbourhood changed, maybe not the value."""
+
+
+class Backoff:
+    """Seconds to pause after the n-th failure in a row, by one of tenacity's schedules."""
+
+    def __init__(self) -> None:
+        self._state = RetryCallState(Retrying(), None, (), {})
+        self.failures = 0
+
+    def failed(self, problem: GatewayError) -> float:
+        self.failures += 1
+        # The schedules are capped; an attempt number without bound would overflow their exponent in a long outage.
+        self._state.attempt_number = min(self.failures, 32)
+        refused = isinstance(problem, ConsulForbidden | ConsulRejected | ConfigError)
+        return float((RETRY_REFUSED if refused else RETRY)(self._state))
+
+    def succeeded(self) -> None:
+        self.failures = 0
+
+
+class Bucket:
+    """A token bucket; :meth:`take` says how long to wait for the token that it takes."""
+
+    def __init__(self, burst: float, per_second: float) -> None:
+        self._burst = burst
+        self._per_second = per_second
+        self._tokens = burst
+        self._at_s: float | None = None
+
+    def take(self, now_s: float) -> float:
+        if self._at_s is not None:
+            self._tokens = min(self._burst, self._tokens + (now_s - self._at_s) * self._per_second)
+        self._at_s = now_s
+        self._tokens -= 1
+        return max(0.0, -self._tokens / self._per_second)
+
+
+class Watch(Generic[T]):
+    """One blocking query, for ever. ``decode`` turns a reply of status 200 into the value and raises GatewayError
+    when it cannot."""
+
+    def __init__(self, decode: Callable[[Reply], T | None], *, wait_s: float = WAIT_S) -> None:
+        self._decode = decode
+        self._wait_s = wait_s
+        self._bucket = Bucket(BURST, POLLS_PER_S)
+        self._backoff = Backoff()
+        self._not_before_s = 0.0
+        self._paid = False
+        self._digest: bytes | None = None
+        self.value: T | None = None
+        self.known = False
+        self.index = 0
+        self.requests = 0
+        self.confirmed_s: float | None = None
+        """When the last good reply came, on the caller's clock."""
+        self.problem: GatewayError | None = None
+
+    def next(self, now_s: float) -> Poll | Pause:
+        if not self._paid:
+            self._not_before_s = max(self._not_before_s, now_s + self._bucket.take(now_s))
+            self._paid = True
+        if now_s < self._not_before_s:
+            return Pause(self._not_before_s)
+        self._paid = False
+        self.requests += 1
+        return Poll(self.index, self._wait_s if self.index else 0.0)
+
+    def receive(self, reply: Reply, now_s: float) -> News[T] | None:
+        """Take a reply of status 200 or 404; ``None`` when it says nothing that is to be believed."""
+        if reply.status == 404 and reply.index is None:
+            self.fail(ConsulRejected("this Consul does not have this endpoint (404)", 404), now_s)
+            return None
+        index = None if reply.index is None else max(1, reply.index)
+        if index is not None and self.index and index < self.index:
+            self.index = 0
+            return None
+        try:
+            changed = self._take(reply)
+        except GatewayError as problem:
+            self.fail(problem, now_s)
+            return None
+        woken = index is None or index != self.index or self.confirmed_s is None
+        self.index = index or 0
+        self._succeeded(now_s, pause_s=0.0 if index else UNINDEXED_PAUSE_S * random.uniform(0.9, 1.1))
+        return News(self.value, self.index, changed, woken)
+
+    def fail(self, problem: GatewayError, now_s: float) -> None:
+        """There was no usable reply."""
+        self.problem = problem
+        self._not_before_s = now_s + self._backoff.failed(problem)
+
+    def _succeeded(self, now_s: float, pause_s: float) -> None:
+        self.problem = None
+        self.confirmed_s = now_s
+        self._backoff.succeeded()
+        self._not_before_s = now_s + pause_s
+
+    def _take(self, reply: Reply) -> bool:
+        absent = reply.status == 404
+        digest = b"" if absent else hashlib.blake2b(reply.body, digest_size=16).digest()
+        if reply.filtered:
+            digest += b"filtered"
+        if self.known and digest == self._digest:
+            return False
+        value = None if absent else self._decode(reply)
+        changed = not self.known or value != self.value
+        self.value, self._digest, self.known = value, digest, True
+        return changed

@@ -1,0 +1,1 @@
+from consul import base as base
