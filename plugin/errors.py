@@ -1,0 +1,50 @@
+"""Errors of the control plane, split by who must act.
+
+::
+
+    GatewayError
+    ├── ConfigError             the operator: a flag, a variable, a file
+    ├── ConsulError
+    │   ├── ConsulUnavailable   nobody: retried for ever, the last known state stays in force
+    │   ├── ConsulForbidden     the operator: names the ACL rule that is missing
+    │   └── ConsulRejected      the operator or this program: Consul understood the request and refused it
+    └── StartError              the operator: a process or a socket of the gateway could not be started
+"""
+
+from __future__ import annotations
+
+
+class GatewayError(Exception):
+    """Root of this package's errors. The text names the thing and the remedy."""
+
+
+class ConfigError(GatewayError):
+    pass
+
+
+class ConsulError(GatewayError):
+    pass
+
+
+class ConsulUnavailable(ConsulError):
+    """No usable answer: refused, timed out, 5xx, 429, or a body that is not what the endpoint promises."""
+
+
+class ConsulForbidden(ConsulError):
+    """HTTP 403. ``rule`` is the ACL rule that would allow it, in Consul's policy language."""
+
+    def __init__(self, message: str, rule: str = "") -> None:
+        super().__init__(message)
+        self.rule = rule
+
+
+class ConsulRejected(ConsulError):
+    """Any other 4xx, or a validation failure that Consul reports as 500. ``status`` is the HTTP status."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class StartError(GatewayError):
+    pass

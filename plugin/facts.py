@@ -1,0 +1,79 @@
+"""What is known about Consul's state, and how well.
+
+A :class:`Fact` keeps the last good value next to the newest problem: a fault never erases what was known, and
+*not known yet* (``known`` is false) is never mistaken for *known to be empty*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from plugin.consul.api import (
+    HealthEntry,
+    IntentionMatch,
+    LinkedService,
+    MeshEntry,
+    ProxyDefaults,
+    Roots,
+    ServiceDefaults,
+    ServiceResolver,
+)
+from plugin.errors import GatewayError
+from proxy.model import Action, Leaf, ServiceName
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Fact(Generic[T]):
+    value: T | None = None
+    """The last good answer. ``None`` can be a good answer too (no such config entry): see ``known``."""
+    known: bool = False
+    problem: GatewayError | None = None
+    """Why the newest attempt to learn it failed; cleared by the next success."""
+    index: int = 0
+    """Consul's index of ``value``; 0 where there is none (files, DNS)."""
+    as_of_s: float = 0.0
+    """Unix time in seconds at which ``value`` was last confirmed."""
+
+    def learned(self, value: T | None, *, index: int = 0, at_s: float = 0.0) -> Fact[T]:
+        return Fact(value, True, None, index, at_s)
+
+    def failed(self, problem: GatewayError) -> Fact[T]:
+        return Fact(self.value, self.known, problem, self.index, self.as_of_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceFacts:
+    """Everything that decides how one linked service is served."""
+
+    name: ServiceName
+    link: LinkedService
+    """From the terminating-gateway entry: the explicit link if there is one, else the one of ``*``."""
+    from_wildcard: bool = False
+    instances: Fact[tuple[HealthEntry, ...]] = field(default_factory=Fact)
+    intentions: Fact[tuple[IntentionMatch, ...]] = field(default_factory=Fact)
+    leaf: Fact[Leaf] = field(default_factory=Fact)
+    defaults: Fact[ServiceDefaults] = field(default_factory=Fact)
+    """``value`` is ``None`` when the service has no entry."""
+    resolver: Fact[ServiceResolver] = field(default_factory=Fact)
+    files: Mapping[str, Fact[bytes]] = field(default_factory=dict)
+    """By path: those of ``link.ca_file``, ``link.cert_file`` and ``link.key_file`` that are set."""
+    addresses: Mapping[str, Fact[tuple[str, ...]]] = field(default_factory=dict)
+    """IP addresses by hostname, for instances and destinations whose address is a name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeshFacts:
+    """What all services share."""
+
+    datacenter: str = ""
+    """The agent's own; empty while not known."""
+    roots: Fact[Roots] = field(default_factory=Fact)
+    mesh: Fact[MeshEntry] = field(default_factory=Fact)
+    proxy_defaults: Fact[ProxyDefaults] = field(default_factory=Fact)
+    default_action: Fact[Action] = field(default_factory=Fact)
+    proxy_config: Mapping[str, object] = field(default_factory=dict)
+    """``Proxy.Config`` of the gateway's own registration."""

@@ -1,0 +1,31 @@
+"""``python -m proxy --control-fd N``: started by the control process, not by hand."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import socket
+import sys
+
+from proxy.worker import run
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m proxy", description="A worker of consul-tgw run.")
+    parser.add_argument("--control-fd", type=int, required=True, help="the inherited end of a Unix socket pair")
+    arguments = parser.parse_args()
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s worker[%(process)d] %(name)s: %(message)s",
+    )
+    try:
+        control = socket.socket(fileno=arguments.control_fd)
+    except OSError as error:
+        parser.error(f"--control-fd {arguments.control_fd} is not a socket: {error.strerror}")
+    run(control)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,308 @@
+"""Carrying one connection: handshake, identity, intention, dial, relay.
+
+A carrier is a task until both sides are connected, then only the relay's callbacks: an idle connection costs no
+coroutine. However it ends, it ends in :meth:`Carrier._closed`, once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from typing import TYPE_CHECKING
+
+from proxy import handshake
+from proxy.access_log import AccessRecord, timestamp
+from proxy.channel import RESET_ON_CLOSE, TLSChannel
+from proxy.connection import ConnectionLife, State
+from proxy.dial import describe as describe_endpoint
+from proxy.dial import dial
+from proxy.errors import PeerError, UpstreamError
+from proxy.identity import IdentityError, identity_of
+from proxy.intentions import Permit, Refusal, describe
+from proxy.model import CloseReason, Connection, ServiceName
+from proxy.relay import Relay
+from proxy.tls import ServerSession
+
+if TYPE_CHECKING:
+    from proxy.dataplane import DataPlane
+    from proxy.live import Source
+    from proxy.routes import Route
+
+logger = logging.getLogger(__name__)
+
+_LINGER_S = 1.0
+"""How long a refused client may take to read its alert before the socket is closed under it."""
+_IDLE_CHECKS = 4
+"""Idleness is looked at this often per idle timeout."""
+
+
+class Carrier:
+    """One accepted client connection."""
+
+    __slots__ = (
+        "_client",
+        "_idle_checks",
+        "_plane",
+        "_reason",
+        "_relay",
+        "_route",
+        "_session",
+        "_task",
+        "_timer",
+        "life",
+        "service_name",
+        "source",
+    )
+
+    def __init__(self, plane: DataPlane, client: socket.socket, life: ConnectionLife) -> None:
+        self.life = life
+        self.service_name: ServiceName | None = None
+        self.source: Source | None = None
+        self._plane = plane
+        self._client = client
+        self._session: ServerSession | None = None
+        self._route: Route | None = None
+        self._relay: Relay | None = None
+        self._reason: tuple[CloseReason, str] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._idle_checks = 0
+
+    def start(self) -> None:
+        loop = self._plane.loop
+        self._task = loop.create_task(self._establish(), name=f"connection-{self.life.number}")
+        self._task.add_done_callback(self._settled)
+        self._timer = loop.call_later(
+            self._plane.limits.handshake_timeout_s,
+            self.close,
+            CloseReason.HANDSHAKE_TIMEOUT,
+            f"the TLS handshake was not finished within {self._plane.limits.handshake_timeout_s:g} s",
+        )
+
+    def refuse_at_once(self, detail: str) -> None:
+        """There is no room for it: a reset, so that the client can go elsewhere at once."""
+        with contextlib.suppress(OSError):
+            self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+        self._closed(CloseReason.OVER_LIMIT, detail)
+
+    def close(self, reason: CloseReason, detail: str) -> None:
+        """End it now, whatever it is doing. The first reason stands."""
+        if self._relay is not None:
+            self._relay.close(reason, detail)
+        elif self._task is not None and self._reason is None:
+            self._reason = (reason, detail)
+            self._task.cancel()
+
+    @property
+    def traffic(self) -> tuple[int, int]:
+        """Bytes from and to the client so far."""
+        return (self._relay.bytes_received, self._relay.bytes_sent) if self._relay else (0, 0)
+
+    @property
+    def source_text(self) -> str:
+        """``peer:name`` of the caller; empty while it is not authenticated."""
+        if self.source is None:
+            return ""
+        identity, peer = self.source
+        name = str(ServiceName(identity.service, identity.namespace, identity.partition))
+        return f"{peer}:{name}" if peer else name
+
+    def describe(self) -> Connection:
+        received, sent = self.traffic
+        life = self.life
+        return Connection(
+            number=life.number,
+            client=life.client,
+            source=life.spiffe_id,
+            service=life.service,
+            sni=life.server_name,
+            endpoint=describe_endpoint(life.endpoint) if life.endpoint else "",
+            opened_at_s=life.opened_at_s,
+            bytes_received=received,
+            bytes_sent=sent,
+            intention=describe(life.permit) if life.permit else "",
+        )
+
+    async def _establish(self) -> None:
+        try:
+            permit = await self._authenticate()
+            await self._connect(permit)
+        except asyncio.CancelledError:
+            reason, detail = self._reason or (CloseReason.DRAIN, "the worker stopped")
+            self._closed(reason, detail)
+        except (PeerError, UpstreamError) as error:
+            self._refuse(error.reason, str(error))
+        except OSError as error:
+            self._closed(CloseReason.CLIENT_RESET, error.strerror or str(error))
+
+    def _settled(self, task: asyncio.Task[None]) -> None:
+        """The supervisor of one connection: a bug in its handling ends that connection and is reported."""
+        self._task = None
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            logger.error("connection %d failed inside the gateway", self.life.number, exc_info=error)
+            self._closed(CloseReason.INTERNAL, f"{type(error).__name__}: {error}")
+
+    async def _authenticate(self) -> Permit:
+        plane = self._plane
+        session = plane.routes.accept()
+        if session is None:
+            plane.handshake_over()
+            raise PeerError(CloseReason.POLICY_UNKNOWN, "the mesh's roots are not known yet")
+        self._session = session
+        try:
+            await handshake.accept(plane.loop, self._client, session, plane.buffers)
+        finally:
+            plane.handshake_over()
+            self.life.server_name = session.server_name
+            if (route := plane.routes.lookup(session.server_name)) is not None:
+                self.life.service = str(route.state.service.name)
+        self._stop_timer()
+        self.life.tls_version = session.version()
+        return self._authorise(session)
+
+    def _authorise(self, session: ServerSession) -> Permit:
+        route = self._plane.routes.lookup(session.server_name)
+        if route is None:
+            raise PeerError(CloseReason.UNLINKED, "the service was unlinked during the handshake")
+        uris = session.peer_uris()
+        self.life.spiffe_id = " ".join(uris)
+        try:
+            identity = identity_of(uris)
+        except IdentityError as error:
+            raise PeerError(CloseReason.BAD_IDENTITY, str(error)) from error
+        peer = route.server_name.peer
+        decision = route.state.policy.authorize(identity, peer)
+        if isinstance(decision, Refusal):
+            if decision.reason is not CloseReason.BAD_IDENTITY:
+                self.source = (identity, peer)
+                self.life.refusal = decision
+            raise PeerError(decision.reason, decision.sentence)
+        self._route = route
+        self.source = (identity, peer)
+        self.service_name = route.state.service.name
+        self.life.permitted(decision)
+        self._plane.live.permitted(self.service_name, self.source, self)
+        return decision
+
+    async def _connect(self, permit: Permit) -> None:
+        assert self._route is not None
+        assert self._session is not None
+        plane = self._plane
+        target = self._route.target
+        try:
+            upstream, endpoint = await dial(permit, target, self.life.client.rpartition(":")[0], plane.buffers)
+        except UpstreamError:
+            plane.telemetry.dial_failures += 1
+            raise
+        self.life.connected(endpoint)
+        target.endpoints.opened(endpoint)
+        client = TLSChannel(self._client, self._session, plane.buffers)
+        self._relay = Relay(plane.loop, client, upstream, self._relayed)
+        self._watch_idleness(self._route.state.service.idle_timeout_s)
+        self._relay.start()
+
+    def _watch_idleness(self, timeout_s: float) -> None:
+        if timeout_s > 0:
+            self._timer = self._plane.loop.call_later(timeout_s / _IDLE_CHECKS, self._check_idleness, timeout_s)
+
+    def _check_idleness(self, timeout_s: float) -> None:
+        if self._relay is None:
+            return
+        self._idle_checks = 0 if self._relay.moved else self._idle_checks + 1
+        self._relay.moved = False
+        if self._idle_checks >= _IDLE_CHECKS:
+            self.close(CloseReason.IDLE, f"no byte in either direction for {timeout_s:g} s")
+        else:
+            self._watch_idleness(timeout_s)
+
+    def _relayed(self, reason: CloseReason, detail: str) -> None:
+        if self._route is not None and self.life.endpoint is not None:
+            self._route.target.endpoints.closed(self.life.endpoint)
+        self._closed(reason, detail)
+
+    def _refuse(self, reason: CloseReason, detail: str) -> None:
+        """End a connection that never opened, so that the client can still read why (an alert, or an end)."""
+        session, client = self._session, self._client
+        if self.life.state is State.HANDSHAKING and self.life.tls_version and session is not None:
+            session.close_notify()
+        if session is not None and (waiting := session.outgoing()) is not None:
+            with contextlib.suppress(OSError):
+                client.send(waiting)
+        self._closed(reason, detail, close_socket=False)
+        _linger(self._plane.loop, client)
+
+    def _closed(self, reason: CloseReason, detail: str, *, close_socket: bool = True) -> None:
+        if not self.life.close(reason, detail):
+            return
+        self._stop_timer()
+        received, sent = self.traffic
+        if close_socket:
+            self._client.close()
+        self._plane.ended(self, received, sent)
+        self._relay = self._session = self._route = None
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def record(self, worker: int, received: int, sent: int, now_s: float) -> AccessRecord:
+        """The access log's line. ``now_s`` is of the monotonic clock."""
+        life = self.life
+        reason = life.reason or CloseReason.INTERNAL
+        decision = life.permit or life.refusal
+        return AccessRecord(
+            time=timestamp(life.opened_at_s),
+            worker=worker,
+            number=life.number,
+            client=life.client,
+            verdict="allowed" if life.permit else "denied" if life.refusal else "refused",
+            reason=str(reason),
+            service=life.service,
+            server_name=life.server_name,
+            source=life.spiffe_id,
+            intention=describe(decision) if decision else "",
+            precedence=decision.intention.precedence if decision and decision.intention else 0,
+            endpoint=describe_endpoint(life.endpoint) if life.endpoint else "",
+            tls=life.tls_version,
+            bytes_received=received,
+            bytes_sent=sent,
+            duration_ms=round((now_s - life.started_s) * 1_000, 3),
+            detail=life.detail,
+        )
+
+
+def _linger(loop: asyncio.AbstractEventLoop, client: socket.socket) -> None:
+    """Close ``client`` once it has seen our last words.
+
+    Closing a socket with unread bytes makes the kernel send a reset, which may overtake the alert; so what still
+    comes is read and dropped, for a moment.
+    """
+    try:
+        client.shutdown(socket.SHUT_WR)
+    except OSError:
+        client.close()
+        return
+    descriptor = client.fileno()
+    timer: asyncio.TimerHandle
+
+    def close() -> None:
+        timer.cancel()
+        loop.remove_reader(descriptor)
+        client.close()
+
+    def discard() -> None:
+        try:
+            if client.recv(65_536):
+                return
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            pass
+        close()
+
+    timer = loop.call_later(_LINGER_S, close)
+    loop.add_reader(descriptor, discard)

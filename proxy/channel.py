@@ -1,0 +1,214 @@
+"""The two ends that a relay joins: a plain TCP socket, or a TLS session on one.
+
+A channel moves bytes between its socket and the worker's shared plaintext buffer. It never waits: whoever drives it
+waits for the socket. All plaintext of a worker passes through one :class:`Buffers`; what a slow receiver has not
+taken yet is kept by the channel, at most one read's worth.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+from typing import Protocol
+
+from proxy.tls import CLOSE_NOTIFY, WOULD_BLOCK, Buffer, TLSSession
+
+END = 0
+"""``receive``: the peer has finished its direction."""
+
+READ_SIZE = 256 * 1024
+"""Bytes per read at full speed. Below this the per-read cost shows; above it nothing is gained."""
+_SMALLEST_READ = 16 * 1024
+_RECORD_SIZE = 17 * 1024  # RFC 8446 section 5.2: 2^14 + 256, and the header
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+"""``SO_LINGER`` value: closing sends a reset."""
+
+
+class Buffers:
+    """One worker's shared buffers."""
+
+    __slots__ = ("cipher", "plain")
+
+    def __init__(self) -> None:
+        self.cipher = Buffer(READ_SIZE)
+        # One read's ciphertext plus the record that was incomplete before it always fit.
+        self.plain = Buffer(READ_SIZE + 2 * _RECORD_SIZE)
+
+
+class Channel(Protocol):
+    """What a relay needs of either end."""
+
+    fd: int
+    more: bool
+    """There is, or may be, more to receive although the socket might not say so."""
+
+    def receive(self) -> int:
+        """Bytes now in the plaintext buffer, ``END`` or ``WOULD_BLOCK``. :raises OSError: and TLS errors."""
+
+    def transmit(self, length: int) -> bool:
+        """Send the first ``length`` bytes of the plaintext buffer; false when some of it has to wait."""
+
+    def flush(self) -> bool:
+        """Send what waits; false when some still has to."""
+
+    def finish(self) -> bool:
+        """End our direction once everything is sent; false when that has to wait for :meth:`flush`."""
+
+    def close(self, *, reset: bool = False) -> None:
+        """Close the socket; with ``reset`` the peer sees a TCP reset instead of an end."""
+
+
+class _SocketChannel:
+    __slots__ = ("_buffers", "_read_size", "_socket", "fd", "more")
+
+    def __init__(self, connected: socket.socket, buffers: Buffers) -> None:
+        self._socket = connected
+        self._buffers = buffers
+        self._read_size = _SMALLEST_READ
+        self.fd = connected.fileno()
+        self.more = False
+
+    def close(self, *, reset: bool = False) -> None:
+        with contextlib.suppress(OSError):
+            if reset:
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+            self._socket.close()
+
+    def _shut_down(self) -> bool:
+        with contextlib.suppress(OSError):  # the peer may have gone: its own direction tells
+            self._socket.shutdown(socket.SHUT_WR)
+        return True
+
+    def _adapt(self, received: int) -> None:
+        """Large reads for a stream, small ones for messages; what overtakes its receiver is read in smaller pieces."""
+        self.more = received == self._read_size
+        if self.more and self._read_size < READ_SIZE:
+            self._read_size *= 4
+
+
+class TCPChannel(_SocketChannel):
+    """A socket as it is."""
+
+    __slots__ = ("_backlog",)
+
+    def __init__(self, connected: socket.socket, buffers: Buffers) -> None:
+        super().__init__(connected, buffers)
+        self._backlog: memoryview | None = None
+
+    def receive(self) -> int:
+        try:
+            received = self._socket.recv_into(self._buffers.plain.view, self._read_size)
+        except (BlockingIOError, InterruptedError):
+            self.more = False
+            return WOULD_BLOCK
+        self._adapt(received)
+        return received
+
+    def transmit(self, length: int) -> bool:
+        view = self._buffers.plain.view
+        try:
+            sent = self._socket.send(view[:length])
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        if sent == length:
+            return True
+        self._backlog = memoryview(bytes(view[sent:length]))
+        return False
+
+    def flush(self) -> bool:
+        while self._backlog is not None:
+            try:
+                sent = self._socket.send(self._backlog)
+            except (BlockingIOError, InterruptedError):
+                return False
+            self._backlog = self._backlog[sent:] if sent < len(self._backlog) else None
+        return True
+
+    def finish(self) -> bool:
+        return self.flush() and self._shut_down()
+
+
+class TLSChannel(_SocketChannel):
+    """A session whose handshake is done."""
+
+    __slots__ = ("_ended", "_finishing", "_session")
+
+    def __init__(self, connected: socket.socket, session: TLSSession, buffers: Buffers) -> None:
+        super().__init__(connected, buffers)
+        self._session = session
+        self._ended = False
+        self._finishing = False
+        self.more = True  # the handshake's last flight may have brought data with it
+
+    def receive(self) -> int:
+        if self._ended:
+            return END
+        if not self.more:
+            return self._receive_from_socket()
+        received = self._decrypt()
+        return received if received != WOULD_BLOCK else self._receive_from_socket()
+
+    def _receive_from_socket(self) -> int:
+        buffers = self._buffers
+        try:
+            received = self._socket.recv_into(buffers.cipher.view, self._read_size)
+        except (BlockingIOError, InterruptedError):
+            self.more = False
+            return WOULD_BLOCK
+        if received == 0:
+            self._ended = True
+            return END
+        self._session.feed(buffers.cipher, received)
+        self._adapt(received)
+        more = self.more
+        received = self._decrypt()
+        self.more = self.more or more
+        return received
+
+    def _decrypt(self) -> int:
+        """Everything that is complete, into the plaintext buffer; ``more`` says whether the session holds more."""
+        plain = self._buffers.plain
+        session = self._session
+        total = 0
+        self.more = False
+        while True:
+            if plain.size - total < _RECORD_SIZE:
+                self.more = True
+                break
+            received = session.read(plain, total)
+            if received > 0:
+                total += received
+                continue
+            if received == CLOSE_NOTIFY:
+                self._ended = self.more = True
+            break
+        self.flush()  # an answer to a key update
+        if total:
+            return total
+        return END if self._ended else WOULD_BLOCK
+
+    def transmit(self, length: int) -> bool:
+        self._session.write(self._buffers.plain, length)
+        return self.flush()
+
+    def flush(self) -> bool:
+        session = self._session
+        while (waiting := session.outgoing()) is not None:
+            length = len(waiting)
+            try:
+                sent = self._socket.send(waiting)
+            except (BlockingIOError, InterruptedError):
+                return False
+            session.sent(sent, self._buffers.cipher)
+            if sent < length:
+                return False
+        return self._shut_down() if self._finishing else True
+
+    def finish(self) -> bool:
+        if not self._finishing:
+            if not self.flush():
+                return False
+            self._session.close_notify()
+            self._finishing = True
+        return self.flush()

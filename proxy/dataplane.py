@@ -1,0 +1,135 @@
+"""One worker's data plane: takes connections in, keeps track of the live ones, applies updates to both.
+
+A change of policy costs one decision for each distinct source of the services it touches, and ends only the
+connections that are newly denied.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import socket
+import time
+
+from proxy.access_log import AccessLog
+from proxy.carrier import Carrier
+from proxy.channel import Buffers
+from proxy.connection import ConnectionLife
+from proxy.intentions import Refusal
+from proxy.live import LiveConnections
+from proxy.model import (
+    Applied,
+    CloseReason,
+    ConnectionPage,
+    Counters,
+    Limits,
+    Query,
+    ServiceName,
+    Update,
+)
+from proxy.routes import RouteTable
+from proxy.telemetry import Telemetry
+
+logger = logging.getLogger(__name__)
+
+
+class DataPlane:
+    """Everything the connections of one worker share."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, worker: int, limits: Limits, access_log: AccessLog) -> None:
+        self.loop = loop
+        self.limits = limits
+        self.buffers = Buffers()
+        self.routes = RouteTable()
+        self.live = LiveConnections()
+        self.telemetry = Telemetry()
+        self.pending_handshakes = 0
+        self._worker = worker
+        self._access_log = access_log
+        self._numbers = itertools.count(1)
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def admit(self, client: socket.socket, address: str) -> None:
+        """Take over an accepted socket. ``address`` is ``ip:port``."""
+        self.telemetry.accepted += 1
+        life = ConnectionLife(next(self._numbers), address, wall_s=time.time(), monotonic_s=self.loop.time())
+        carrier = Carrier(self, client, life)
+        if over := self._over_limit():
+            carrier.refuse_at_once(over)
+            return
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.live.add(carrier)
+        self._idle.clear()
+        self.pending_handshakes += 1
+        carrier.start()
+
+    def _over_limit(self) -> str:
+        limits = self.limits
+        if limits.connections and len(self.live) >= limits.connections:
+            return f"the worker has {limits.connections} connections, its limit"
+        if limits.pending_handshakes and self.pending_handshakes >= limits.pending_handshakes:
+            return f"{limits.pending_handshakes} handshakes are pending, the limit"
+        return ""
+
+    def handshake_over(self) -> None:
+        self.pending_handshakes -= 1
+
+    def ended(self, carrier: Carrier, received: int, sent: int) -> None:
+        """A carrier has closed; count it, log it, forget it."""
+        self.live.remove(carrier)
+        if not self.live:
+            self._idle.set()
+        life = carrier.life
+        assert life.reason is not None
+        self.telemetry.closed(life.service, carrier.source_text, str(life.reason), received, sent)
+        if life.reason is not CloseReason.NO_BYTES:
+            self._access_log.write(carrier.record(self._worker, received, sent, self.loop.time()))
+
+    def apply(self, update: Update) -> Applied:
+        """Put ``update`` in force for new and for live connections."""
+        changed, removed, problems = self.routes.apply(update)
+        revoked = sum(self._re_authorise(name) for name in changed)
+        for name in removed:
+            self._end_service(name)
+        self.telemetry.policy_closed += revoked
+        for problem in problems:
+            logger.error("update %d: %s: %s", update.generation, problem.service or "mesh", problem.message)
+        return Applied(update.generation, tuple(problems), revoked)
+
+    def _re_authorise(self, name: ServiceName) -> int:
+        state = self.routes.state(name)
+        if state is None:
+            return 0
+        revoked = 0
+        for source in self.live.sources(name):
+            decision = state.policy.authorize(*source)
+            if isinstance(decision, Refusal):
+                for carrier in self.live.of(name, source):
+                    carrier.close(CloseReason.REVOKED, decision.sentence)
+                    revoked += 1
+        return revoked
+
+    def _end_service(self, name: ServiceName) -> None:
+        for source in self.live.sources(name):
+            for carrier in self.live.of(name, source):
+                carrier.close(CloseReason.UNLINKED, f"{name} is no longer linked to this gateway")
+
+    def counters(self) -> Counters:
+        return self.telemetry.counters(
+            ((carrier.life.service, carrier.source_text, *carrier.traffic) for carrier in self.live),
+            self.pending_handshakes,
+        )
+
+    def page(self, query: Query) -> ConnectionPage:
+        carriers, more = self.live.after(query.after, query.limit)
+        return ConnectionPage(query.id, tuple(carrier.describe() for carrier in carriers), more)
+
+    async def drained(self) -> None:
+        """Return when no connection is left."""
+        await self._idle.wait()
+
+    def end_all(self, reason: CloseReason, detail: str) -> None:
+        for carrier in self.live:
+            carrier.close(reason, detail)

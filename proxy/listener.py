@@ -1,0 +1,71 @@
+"""Accepting connections from inherited, listening sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+from collections.abc import Callable
+
+logger = logging.getLogger(__name__)
+
+_ACCEPTS_PER_WAKE = 32
+_PAUSE_S = 0.2
+# Out of descriptors or memory: the queue waits in the kernel until some are free again. Trying at once would spin.
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+class Listener:
+    """One listening socket. ``admit`` gets every accepted, non-blocking socket and the client's ``ip:port``."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        listening: socket.socket,
+        address: str,
+        admit: Callable[[socket.socket, str], None],
+    ) -> None:
+        self.address = address
+        self.socket = listening
+        self._loop = loop
+        self._admit = admit
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+        listening.setblocking(False)
+
+    def start(self) -> None:
+        if not self._closed:
+            self._timer = None
+            self._loop.add_reader(self.socket.fileno(), self._accept)
+
+    def stop(self) -> None:
+        """Accept nothing more. Whoever else holds the socket goes on."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._loop.remove_reader(self.socket.fileno())
+        self.socket.close()
+
+    def _accept(self) -> None:
+        for _ in range(_ACCEPTS_PER_WAKE):
+            try:
+                client, address = self.socket.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._pause(error)
+                    return
+                continue  # the client gave up while it was queued
+            client.setblocking(False)
+            host = f"[{address[0]}]" if ":" in address[0] else address[0]
+            self._admit(client, f"{host}:{address[1]}")
+
+    def _pause(self, error: OSError) -> None:
+        if self._timer is None:
+            logger.warning("accepting pauses for %g s: %s; raise the limit of open files", _PAUSE_S, error.strerror)
+        self._loop.remove_reader(self.socket.fileno())
+        self._timer = self._loop.call_later(_PAUSE_S, self.start)

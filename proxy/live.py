@@ -1,0 +1,61 @@
+"""The connections that are alive, findable by what a change of policy names: service and source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from proxy.identity import Identity
+from proxy.model import ServiceName
+
+if TYPE_CHECKING:
+    from proxy.carrier import Carrier
+
+Source = tuple[Identity, str]
+"""A caller and the peer that it lives in (empty for this cluster): what one decision is about."""
+
+
+class LiveConnections:
+    """Every carrier of this worker, and those with a permit by (service, source)."""
+
+    def __init__(self) -> None:
+        self._all: dict[int, Carrier] = {}
+        self._permitted: dict[ServiceName, dict[Source, dict[int, Carrier]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __iter__(self) -> Iterator[Carrier]:
+        """A snapshot, oldest first: carriers may end while it is walked."""
+        return iter(list(self._all.values()))
+
+    def add(self, carrier: Carrier) -> None:
+        self._all[carrier.life.number] = carrier
+
+    def permitted(self, service: ServiceName, source: Source, carrier: Carrier) -> None:
+        self._permitted.setdefault(service, {}).setdefault(source, {})[carrier.life.number] = carrier
+
+    def remove(self, carrier: Carrier) -> None:
+        self._all.pop(carrier.life.number, None)
+        service, source = carrier.service_name, carrier.source
+        if service is None or source is None:
+            return
+        sources = self._permitted.get(service, {})
+        carriers = sources.get(source, {})
+        carriers.pop(carrier.life.number, None)
+        if not carriers:
+            sources.pop(source, None)
+        if not sources:
+            self._permitted.pop(service, None)
+
+    def sources(self, service: ServiceName) -> list[Source]:
+        """Every distinct source that has a permit for ``service`` at the moment."""
+        return list(self._permitted.get(service, ()))
+
+    def of(self, service: ServiceName, source: Source) -> list[Carrier]:
+        return list(self._permitted.get(service, {}).get(source, {}).values())
+
+    def after(self, number: int, limit: int) -> tuple[list[Carrier], bool]:
+        """At most ``limit`` carriers numbered above ``number``, and whether there are more."""
+        page = [carrier for key, carrier in self._all.items() if key > number][: limit + 1]
+        return page[:limit], len(page) > limit

@@ -1,0 +1,205 @@
+"""Two-way copying between a client and an external service.
+
+Rules, for each direction:
+
+1. What was received is offered to the other side at once; what it does not take stays with that side's channel,
+   and nothing more is received until it has gone: memory is bounded by one read per direction.
+2. The end of one direction is passed on (FIN, or close_notify and FIN) after its last byte; the other goes on.
+3. A failed *write* kills only its direction. What the peer had sent before it went is still delivered: its own
+   direction then meets the end or the reset, and that decides.
+4. A reset is passed on as a reset.
+
+The relay ends exactly once, through :meth:`Relay.close`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from proxy.channel import END, Channel
+from proxy.errors import PeerError, UpstreamError
+from proxy.model import CloseReason
+
+_READS_PER_WAKE = 8
+"""A fast stream gives way to the other connections of the worker after this many reads."""
+
+
+class _Direction:
+    """Copies from ``source`` to ``sink``."""
+
+    __slots__ = ("bytes", "dead", "ended", "finished", "relay", "sink", "source", "stalled")
+
+    def __init__(self, relay: Relay, source: Channel, sink: Channel) -> None:
+        self.relay = relay
+        self.source = source
+        self.sink = sink
+        self.bytes = 0
+        self.stalled = False
+        self.ended = False
+        self.finished = False
+        self.dead = False
+
+    def on_readable(self) -> None:
+        source = self.source
+        self.relay.moved = True
+        for _ in range(_READS_PER_WAKE):
+            try:
+                received = source.receive()
+            except (OSError, PeerError, UpstreamError) as error:
+                self.relay.source_failed(self, error)
+                return
+            if received > 0:
+                self.bytes += received
+                if not self._send(received) or not source.more:
+                    return
+            elif received == END:
+                self._source_ended()
+                return
+            else:
+                return
+        if source.more:
+            # Other connections get their turn first; the socket alone might not wake us again.
+            self.relay.loop.call_soon(self._resume_reading)
+
+    def _send(self, length: int) -> bool:
+        try:
+            if self.sink.transmit(length):
+                return True
+        except (OSError, PeerError, UpstreamError):
+            self._sink_failed()
+            return False
+        self._stall()
+        return False
+
+    def _resume_reading(self) -> None:
+        if not (self.relay.closed or self.stalled or self.ended):
+            self.on_readable()
+
+    def _stall(self) -> None:
+        self.stalled = True
+        self.relay.loop.remove_reader(self.source.fd)
+        self.relay.loop.add_writer(self.sink.fd, self._on_sink_writable)
+
+    def _on_sink_writable(self) -> None:
+        self.relay.moved = True
+        try:
+            if not (self.sink.finish() if self.ended else self.sink.flush()):
+                return
+        except (OSError, PeerError, UpstreamError):
+            self.relay.loop.remove_writer(self.sink.fd)
+            self._sink_failed()
+            return
+        self.relay.loop.remove_writer(self.sink.fd)
+        self.stalled = False
+        if self.ended:
+            self._finish()
+        else:
+            self.relay.loop.add_reader(self.source.fd, self.on_readable)
+            if self.source.more:
+                self.on_readable()
+
+    def _source_ended(self) -> None:
+        self.ended = True
+        self.relay.loop.remove_reader(self.source.fd)
+        self.relay.note_end(self)
+        try:
+            if self.sink.finish():
+                self._finish()
+                return
+        except (OSError, PeerError, UpstreamError):
+            self._sink_failed()
+            return
+        self.stalled = True
+        self.relay.loop.add_writer(self.sink.fd, self._on_sink_writable)
+
+    def _finish(self) -> None:
+        self.finished = True
+        self.relay.direction_finished()
+
+    def _sink_failed(self) -> None:
+        """The sink takes no more; what it sent before is still to be delivered by the other direction."""
+        if not self.ended:
+            self.ended = True
+            self.relay.loop.remove_reader(self.source.fd)
+        self.dead = True
+        self._finish()
+
+
+class Relay:
+    """Joins two channels until both directions have finished."""
+
+    __slots__ = ("_client", "_down", "_first_end", "_on_close", "_up", "_upstream", "closed", "loop", "moved")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        client: Channel,
+        upstream: Channel,
+        on_close: Callable[[CloseReason, str], None],
+    ) -> None:
+        """``on_close`` is called once, after both sockets are closed, with the reason and a detail."""
+        self.loop = loop
+        self.closed = False
+        self.moved = False
+        self._client = client
+        self._upstream = upstream
+        self._on_close: Callable[[CloseReason, str], None] | None = on_close
+        self._up: _Direction | None = _Direction(self, client, upstream)
+        self._down: _Direction | None = _Direction(self, upstream, client)
+        self._first_end: CloseReason | None = None
+
+    @property
+    def bytes_received(self) -> int:
+        """From the client."""
+        return self._up.bytes if self._up else 0
+
+    @property
+    def bytes_sent(self) -> int:
+        """To the client."""
+        return self._down.bytes if self._down else 0
+
+    def start(self) -> None:
+        assert self._up is not None
+        assert self._down is not None
+        self.loop.add_reader(self._client.fd, self._up.on_readable)
+        self.loop.add_reader(self._upstream.fd, self._down.on_readable)
+        # Data, or the end, may have come with the last bytes of either handshake: no socket event announces it.
+        for direction in (self._up, self._down):
+            if not self.closed and direction and direction.source.more:
+                direction.on_readable()
+
+    def note_end(self, direction: _Direction) -> None:
+        if self._first_end is None:
+            self._first_end = CloseReason.CLIENT_EOF if direction is self._up else CloseReason.UPSTREAM_EOF
+
+    def source_failed(self, direction: _Direction, error: Exception) -> None:
+        from_client = direction is self._up
+        if isinstance(error, PeerError | UpstreamError):
+            self.close(error.reason, str(error), reset=True)
+        else:
+            reason = CloseReason.CLIENT_RESET if from_client else CloseReason.UPSTREAM_RESET
+            self.close(reason, error.strerror or "" if isinstance(error, OSError) else str(error), reset=True)
+
+    def direction_finished(self) -> None:
+        up, down = self._up, self._down
+        if up is None or down is None or not (up.finished and down.finished):
+            return
+        if self._first_end is None:
+            self._first_end = CloseReason.UPSTREAM_RESET if up.dead else CloseReason.CLIENT_RESET
+        self.close(self._first_end, "")
+
+    def close(self, reason: CloseReason, detail: str, *, reset: bool = False) -> None:
+        """End both sides now. The first call decides; later ones do nothing."""
+        if self.closed:
+            return
+        self.closed = True
+        for channel in (self._client, self._upstream):
+            self.loop.remove_reader(channel.fd)
+            self.loop.remove_writer(channel.fd)
+            channel.close(reset=reset)
+        on_close, self._on_close = self._on_close, None
+        if on_close:
+            on_close(reason, detail)
+        # The directions point back here: without this the cycle collector would have to find every connection.
+        self._up = self._down = None

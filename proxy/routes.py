@@ -1,0 +1,193 @@
+"""What this worker serves at the moment: server names, certificates, policy and endpoints.
+
+An :class:`~proxy.model.Update` is taken over service by service. Policy always takes effect; material that cannot be
+used (a certificate, a key) is reported and leaves the former material in force, and touches no other service.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from proxy.balance import EndpointSet
+from proxy.dial import Target
+from proxy.errors import MaterialError
+from proxy.intentions import Policy
+from proxy.model import Mesh, Problem, ServerName, Service, ServiceName, Update, UpstreamTLS
+from proxy.tls import FrontContext, ServerSession, ServiceContext, UpstreamContext
+
+
+@dataclass(slots=True)
+class ServiceState:
+    """One linked service as it is in force."""
+
+    service: Service
+    policy: Policy
+    contexts: dict[str, ServiceContext] = field(default_factory=dict)
+    """By peer; ``""`` is the local mesh."""
+    stale: bool = True
+    """The contexts are older than the leaf or the roots; they are made anew when the next client needs one."""
+    upstream_tls: UpstreamContext | None = None
+    upstream_unusable: str = ""
+    targets: dict[str, Target] = field(default_factory=dict)
+    """By server name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One server name and the service behind it."""
+
+    state: ServiceState
+    server_name: ServerName
+
+    @property
+    def target(self) -> Target:
+        return self.state.targets[self.server_name.sni]
+
+
+class RouteTable:
+    """Server name -> route. Names are compared whole and in lower case, never parsed."""
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self.mesh: Mesh | None = None
+        self.front: FrontContext | None = None
+        self._services: dict[ServiceName, ServiceState] = {}
+        self._routes: dict[str, Route] = {}
+
+    def accept(self) -> ServerSession | None:
+        """A session for a new client; ``None`` while the mesh is not known."""
+        return self.front.accept() if self.front else None
+
+    def lookup(self, server_name: str) -> Route | None:
+        return self._routes.get(server_name)
+
+    def state(self, name: ServiceName) -> ServiceState | None:
+        return self._services.get(name)
+
+    def apply(self, update: Update) -> tuple[set[ServiceName], set[ServiceName], list[Problem]]:
+        """Take over ``update``.
+
+        :returns: services whose policy may have changed, services that are gone, and what could not be used.
+        """
+        problems: list[Problem] = []
+        changed: set[ServiceName] = set()
+        if update.mesh is not None and update.mesh != self.mesh:
+            self._take_mesh(update.mesh, problems)
+            changed.update(self._services)
+        removed = set(update.removals)
+        if update.full:
+            removed |= set(self._services) - {service.name for service in update.upserts}
+        for name in removed:
+            self._remove(name)
+        for service in update.upserts:
+            self._upsert(service, problems)
+            changed.add(service.name)
+        self.generation = update.generation
+        return changed - removed, removed, problems
+
+    def _take_mesh(self, mesh: Mesh, problems: list[Problem]) -> None:
+        former, self.mesh = self.mesh, mesh
+        try:
+            self.front = FrontContext(mesh, self._select)
+        except MaterialError as error:
+            problems.append(Problem(None, str(error)))
+        trust_changed = former is None or (former.roots_pem, former.peer_bundles) != (
+            mesh.roots_pem,
+            mesh.peer_bundles,
+        )
+        for state in self._services.values():
+            state.policy = Policy.compile(state.service, mesh)
+            state.stale = state.stale or trust_changed
+
+    def _upsert(self, service: Service, problems: list[Problem]) -> None:
+        if self.mesh is None:
+            problems.append(Problem(service.name, "the mesh's roots are not known yet"))
+            return
+        state = self._services.get(service.name)
+        policy = Policy.compile(service, self.mesh)
+        if state is None:
+            state = self._services[service.name] = ServiceState(service, policy)
+        else:
+            self._forget_names(state)
+            state.stale = state.stale or state.service.leaf != service.leaf
+        former, state.service, state.policy = state.service, service, policy
+        _take_upstream_tls(state, former.upstream_tls, problems)
+        _take_targets(state)
+        self._route(state)
+        if state.stale:
+            self._refresh(state, problems)
+
+    def _remove(self, name: ServiceName) -> None:
+        state = self._services.pop(name, None)
+        if state is not None:
+            self._forget_names(state)
+
+    def _forget_names(self, state: ServiceState) -> None:
+        for server_name in state.service.server_names:
+            route = self._routes.get(server_name.sni)
+            if route is not None and route.state is state:
+                del self._routes[server_name.sni]
+
+    def _route(self, state: ServiceState) -> None:
+        for server_name in state.service.server_names:
+            self._routes[server_name.sni] = Route(state, server_name)
+
+    def _select(self, server_name: str) -> ServiceContext | None:
+        """What a client that asks for ``server_name`` is shown; called in the middle of its handshake."""
+        route = self._routes.get(server_name)
+        if route is None:
+            return None
+        if route.state.stale:
+            self._refresh(route.state, [])
+        return route.state.contexts.get(route.server_name.peer)
+
+    def _refresh(self, state: ServiceState, problems: list[Problem]) -> None:
+        assert self.mesh is not None
+        state.stale = False
+        peers = {server_name.peer for server_name in state.service.server_names}
+        roots = {bundle.peer: bundle.roots_pem for bundle in self.mesh.peer_bundles} | {"": self.mesh.roots_pem}
+        contexts: dict[str, ServiceContext] = {}
+        for peer in peers & set(roots):
+            try:
+                contexts[peer] = ServiceContext(state.service.leaf, roots[peer])
+            except MaterialError as error:
+                problems.append(Problem(state.service.name, str(error)))
+                if peer in state.contexts:
+                    contexts[peer] = state.contexts[peer]
+        state.contexts = contexts
+
+
+def _take_upstream_tls(state: ServiceState, former: UpstreamTLS | None, problems: list[Problem]) -> None:
+    wanted = state.service.upstream_tls
+    if wanted is None:
+        state.upstream_tls, state.upstream_unusable = None, ""
+        return
+    if wanted == former and state.upstream_tls is not None:
+        return
+    try:
+        state.upstream_tls, state.upstream_unusable = UpstreamContext(wanted), ""
+    except MaterialError as error:
+        problems.append(Problem(state.service.name, str(error)))
+        if state.upstream_tls is None:
+            # Never fall back to plain text: TLS was asked for.
+            state.upstream_unusable = f"TLS to the external service cannot be set up: {error}"
+
+
+def _take_targets(state: ServiceState) -> None:
+    service = state.service
+    former, state.targets = state.targets, {}
+    for server_name in service.server_names:
+        old = former.get(server_name.sni)
+        endpoints = old.endpoints if old else None
+        if endpoints is None or (endpoints.endpoints, endpoints.balance) != (server_name.endpoints, service.balance):
+            fresh = EndpointSet(server_name.endpoints, service.balance)
+            if endpoints is not None:
+                fresh.take_over(endpoints)
+            endpoints = fresh
+        state.targets[server_name.sni] = Target(
+            endpoints=endpoints,
+            connect_timeout_s=service.connect_timeout_s,
+            tls=state.upstream_tls,
+            unusable=state.upstream_unusable,
+            keepalive=service.keepalive,
+        )

@@ -1,0 +1,433 @@
+"""TLS over memory BIOs: the only module that knows OpenSSL.
+
+It owns contexts (made off the hot path, replaced as a whole), sessions (bytes in, bytes out) and the translation
+of OpenSSL's errors into ours. It never touches a socket or a file: keys come as PEM text and stay in memory.
+
+``pyOpenSSL`` builds the contexts. Sessions use the same library's binding directly, for two things that its
+``Connection`` cannot do: answer an unknown server name with the alert of RFC 6066 section 3, and move bulk data
+without one allocation and copy per TLS record.
+
+Session resumption is off on the front context, without exception: a session made under one service's trust would be
+accepted under another's, and after its root was removed, because resumption verifies no certificate.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from OpenSSL import SSL, crypto
+from service_identity import VerificationError
+from service_identity.cryptography import extract_patterns
+from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
+
+from proxy.errors import MaterialError, PeerError, UpstreamError
+from proxy.model import CloseReason, Leaf, Mesh, UpstreamTLS
+
+_lib: Any = SSL._lib  # type: ignore[attr-defined]
+_ffi: Any = SSL._ffi  # type: ignore[attr-defined]
+
+_ALERT_UNRECOGNIZED_NAME = 112  # RFC 6066 section 3
+_PEM_MARK = "-----BEGIN CERTIFICATE-----"
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+_SUITES_TLS13 = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
+# Cheapest first; the hybrid group stays on offer for clients that insist on it.
+_GROUPS = b"X25519:P-256:X25519MLKEM768:P-384"
+_VERSIONS = {
+    "TLSv1_0": SSL.TLS1_VERSION,
+    "TLSv1_1": SSL.TLS1_1_VERSION,
+    "TLSv1_2": SSL.TLS1_2_VERSION,
+    "TLSv1_3": SSL.TLS1_3_VERSION,
+}
+
+WOULD_BLOCK = -1
+"""``TLSSession.read``: nothing to read until more ciphertext is fed."""
+CLOSE_NOTIFY = 0
+"""``TLSSession.read``: the peer finished its direction properly."""
+
+
+class Buffer:
+    """Memory that OpenSSL and the socket calls share without copying."""
+
+    __slots__ = ("pointer", "size", "view")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.pointer = _ffi.new("char[]", size)
+        self.view = memoryview(_ffi.buffer(self.pointer))
+
+
+def certificates_from_pem(text: str) -> list[x509.Certificate]:
+    """Parse every certificate in ``text``.
+
+    :raises MaterialError: when there is none, or one does not parse.
+    """
+    if _PEM_MARK not in text:
+        raise MaterialError("holds no PEM certificate (no BEGIN CERTIFICATE line)")
+    try:
+        return x509.load_pem_x509_certificates(text.encode())
+    except ValueError as error:
+        raise MaterialError(f"holds a certificate that does not parse: {error}") from error
+
+
+def _trust(context: SSL.Context, roots: list[x509.Certificate]) -> None:
+    store = context.get_cert_store()
+    assert store is not None
+    for root in roots:
+        store.add_cert(crypto.X509.from_cryptography(root))
+    _lib.ERR_clear_error()  # a root listed twice is reported there, and is no error
+
+
+def _present(context: SSL.Context, chain_pem: str, key_pem: str, what: str) -> None:
+    try:
+        chain = certificates_from_pem(chain_pem)
+        key = load_pem_private_key(key_pem.encode(), None)
+        context.use_certificate(chain[0])
+        for intermediate in chain[1:]:
+            context.add_extra_chain_cert(intermediate)
+        context.use_privatekey(key)  # type: ignore[arg-type]
+        context.check_privatekey()
+    except (MaterialError, ValueError, TypeError, SSL.Error) as error:
+        _lib.ERR_clear_error()
+        raise MaterialError(f"{what} cannot be used: {_explain(error)}") from error
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, SSL.Error) and error.args and error.args[0]:
+        return "; ".join(str(entry[-1]) for entry in error.args[0])
+    return str(error) or type(error).__name__
+
+
+def _restrict(context: SSL.Context, minimum: str, maximum: str, cipher_suites: tuple[str, ...]) -> None:
+    try:
+        context.set_min_proto_version(_VERSIONS[minimum])
+        context.set_max_proto_version(_VERSIONS[maximum])
+    except KeyError as error:
+        raise MaterialError(f"TLS version {error} is not one of {', '.join(_VERSIONS)}") from None
+    ciphers = ":".join(cipher_suites) or _CIPHERS
+    if minimum in ("TLSv1_0", "TLSv1_1"):
+        ciphers += ":ECDHE+AES:@SECLEVEL=0"  # OpenSSL allows these versions at security level 0 only
+    try:
+        context.set_cipher_list(ciphers.encode())
+    except SSL.Error as error:
+        _lib.ERR_clear_error()
+        raise MaterialError(f"the cipher suites {ciphers} cannot be used: {_explain(error)}") from error
+
+
+def _base_context(method: int) -> SSL.Context:
+    context = SSL.Context(method)
+    # One send() takes everything; with partial writes it takes one record and silently leaves the rest.
+    context.clear_mode(_lib.SSL_MODE_ENABLE_PARTIAL_WRITE)
+    # An idle connection gives its record buffers back: 34 KiB each.
+    context.set_mode(_lib.SSL_MODE_RELEASE_BUFFERS)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | _lib.SSL_OP_NO_RENEGOTIATION)
+    _lib.SSL_CTX_set1_curves_list(context._context, _GROUPS)
+    context.set_tls13_ciphersuites(_SUITES_TLS13)
+    return context
+
+
+class ServiceContext:
+    """What one linked service presents and trusts; chosen by server name during the handshake."""
+
+    def __init__(self, leaf: Leaf, roots_pem: tuple[str, ...]) -> None:
+        """:raises MaterialError: when the leaf or the roots cannot be used."""
+        self.context = _base_context(SSL.TLS_SERVER_METHOD)
+        _present(self.context, leaf.certificate_chain_pem, leaf.private_key_pem, f"the leaf {leaf.spiffe_id}")
+        for root in roots_pem:
+            _trust(self.context, certificates_from_pem(root))
+
+
+class FrontContext:
+    """The context on which every client starts, before its server name is known. It has no certificate."""
+
+    def __init__(self, mesh: Mesh, select: Callable[[str], ServiceContext | None]) -> None:
+        """``select`` gets a lower-case server name and returns what to serve on it.
+
+        :raises MaterialError: when the mesh's TLS settings cannot be used.
+        """
+        self.context = _base_context(SSL.TLS_SERVER_METHOD)
+        self.context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE)
+        _restrict(self.context, mesh.tls_min_version, mesh.tls_max_version, mesh.cipher_suites)
+        self.context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT)
+        self._select = select
+        self._handshaking: ServerSession | None = None
+        self._callback = _ffi.callback("int (*)(SSL *, int *, void *)", self._on_server_name)
+        _lib.SSL_CTX_set_tlsext_servername_callback(self.context._context, self._callback)
+
+    def accept(self) -> ServerSession:
+        return ServerSession(self)
+
+    def _on_server_name(self, ssl: Any, alert: Any, _argument: Any) -> int:
+        session = self._handshaking
+        raw = _lib.SSL_get_servername(ssl, _lib.TLSEXT_NAMETYPE_host_name)
+        alert[0] = _ALERT_UNRECOGNIZED_NAME
+        if session is None or raw == _ffi.NULL:
+            return int(_lib.SSL_TLSEXT_ERR_ALERT_FATAL)
+        session.server_name = _ffi.string(raw).decode("ascii", "backslashreplace").lower()
+        chosen = self._select(session.server_name)
+        if chosen is None:
+            return int(_lib.SSL_TLSEXT_ERR_ALERT_FATAL)
+        session.chosen = chosen
+        _lib.SSL_set_SSL_CTX(ssl, chosen.context._context)
+        return 0
+
+
+class TLSSession:
+    """One session, either side. Ciphertext goes in with :meth:`feed` and waits in :meth:`outgoing`."""
+
+    __slots__ = ("_context", "_incoming", "_outgoing", "_pointer", "_ssl")
+
+    def __init__(self, context: SSL.Context) -> None:
+        self._context = context
+        self._ssl = _ffi.gc(_lib.SSL_new(context._context), _lib.SSL_free)
+        self._incoming = _lib.BIO_new(_lib.BIO_s_mem())
+        self._outgoing = _lib.BIO_new(_lib.BIO_s_mem())
+        _lib.SSL_set_bio(self._ssl, self._incoming, self._outgoing)  # SSL_free frees them
+        self._pointer = _ffi.new("char **")
+
+    def feed(self, ciphertext: Buffer, length: int) -> None:
+        _lib.BIO_write(self._incoming, ciphertext.pointer, length)
+
+    def outgoing(self) -> memoryview | None:
+        """Ciphertext to be sent, valid until the next call; ``None`` when there is none."""
+        length = _lib.BIO_get_mem_data(self._outgoing, self._pointer)
+        if length <= 0:
+            return None
+        return memoryview(_ffi.buffer(self._pointer[0], length))
+
+    def sent(self, length: int, scratch: Buffer) -> None:
+        """Forget ``length`` bytes of :meth:`outgoing`. ``scratch`` is overwritten."""
+        while length > 0:
+            taken = _lib.BIO_read(self._outgoing, scratch.pointer, min(length, scratch.size))
+            if taken <= 0:
+                raise AssertionError("more bytes were sent than there were")
+            length -= taken
+
+    def read(self, plaintext: Buffer, offset: int) -> int:
+        """Decrypt one record into ``plaintext`` at ``offset``; its size, ``WOULD_BLOCK`` or ``CLOSE_NOTIFY``."""
+        length: int = _lib.SSL_read(self._ssl, plaintext.pointer + offset, plaintext.size - offset)
+        if length > 0:
+            return length
+        return self._no_progress(length)
+
+    def write(self, plaintext: Buffer, length: int) -> None:
+        """Encrypt all of it; the ciphertext waits in :meth:`outgoing`."""
+        written = _lib.SSL_write(self._ssl, plaintext.pointer, length)
+        if written != length:
+            self._no_progress(written)
+            raise self._failure("the session does not take data")
+
+    def close_notify(self) -> None:
+        """Finish our direction. The ciphertext waits in :meth:`outgoing`."""
+        if _lib.SSL_shutdown(self._ssl) < 0:
+            _lib.ERR_clear_error()
+
+    def version(self) -> str:
+        """``TLSv1.2``, ``TLSv1.3``."""
+        text: str = _ffi.string(_lib.SSL_get_version(self._ssl)).decode()
+        return text
+
+    def peer_certificate(self) -> x509.Certificate | None:
+        raw = _lib.SSL_get_peer_certificate(self._ssl)
+        if raw == _ffi.NULL:
+            return None
+        return crypto.X509._from_raw_x509_ptr(raw).to_cryptography()
+
+    def _no_progress(self, result: int) -> int:
+        error = _lib.SSL_get_error(self._ssl, result)
+        if error in (_lib.SSL_ERROR_WANT_READ, _lib.SSL_ERROR_WANT_WRITE):
+            return WOULD_BLOCK
+        if error == _lib.SSL_ERROR_ZERO_RETURN:
+            return CLOSE_NOTIFY
+        raise self._failure(_drain_errors() or "the peer broke the TLS protocol")
+
+    def _failure(self, detail: str) -> Exception:
+        raise NotImplementedError
+
+    def _verify_error(self) -> str:
+        code = _lib.SSL_get_verify_result(self._ssl)
+        if code == 0:
+            return ""
+        text: str = _ffi.string(_lib.X509_verify_cert_error_string(code)).decode()
+        return text
+
+
+def _drain_errors() -> str:
+    """OpenSSL's error queue as text, oldest first, and leave it empty for the next call on this thread."""
+    reasons = []
+    while code := _lib.ERR_get_error():
+        text = _lib.ERR_reason_error_string(code)
+        reasons.append(_ffi.string(text).decode() if text != _ffi.NULL else f"error {code:#x}")
+    return "; ".join(dict.fromkeys(reasons))
+
+
+_NOT_TLS = ("http request", "https proxy request", "wrong version number", "packet length too long")
+
+
+class ServerSession(TLSSession):
+    """The mesh's side of a connection."""
+
+    __slots__ = ("_front", "chosen", "server_name")
+
+    def __init__(self, front: FrontContext) -> None:
+        super().__init__(front.context)
+        _lib.SSL_set_accept_state(self._ssl)
+        self._front = front
+        self.server_name = ""
+        self.chosen: ServiceContext | None = None
+
+    def handshake(self) -> bool:
+        """Go on as far as the bytes reach; true when done.
+
+        :raises PeerError: when the client is refused. An alert for it waits in :meth:`outgoing`.
+        """
+        self._front._handshaking = self
+        try:
+            result = _lib.SSL_do_handshake(self._ssl)
+        finally:
+            self._front._handshaking = None
+        if result == 1:
+            return True
+        if self._no_progress(result) == CLOSE_NOTIFY:
+            raise PeerError(CloseReason.TLS_FAILED, "the client closed during the handshake")
+        return False
+
+    def peer_uris(self) -> list[str]:
+        """The URI SANs of the client's verified certificate.
+
+        :raises PeerError: when it has no certificate, or one whose names cannot be read.
+        """
+        certificate = self.peer_certificate()
+        if certificate is None or _lib.SSL_get_verify_result(self._ssl) != 0:
+            raise PeerError(CloseReason.NO_CERTIFICATE, "the client has no verified certificate")
+        try:
+            names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        except x509.ExtensionNotFound:
+            return []
+        except ValueError as error:
+            raise PeerError(CloseReason.BAD_IDENTITY, f"the certificate's names cannot be read: {error}") from error
+        return names.get_values_for_type(x509.UniformResourceIdentifier)
+
+    def _failure(self, detail: str) -> PeerError:
+        if self.chosen is None:
+            if any(mark in detail for mark in _NOT_TLS):
+                return PeerError(CloseReason.NOT_TLS, f"the client does not speak TLS: {detail}")
+            if self.server_name:
+                return PeerError(
+                    CloseReason.UNKNOWN_SERVER_NAME, f"no linked service answers to the name {self.server_name!r}"
+                )
+            if "callback failed" in detail:
+                return PeerError(CloseReason.NO_SERVER_NAME, "the client sent no server name")
+        if "peer did not return a certificate" in detail:
+            return PeerError(CloseReason.NO_CERTIFICATE, "the client sent no certificate")
+        if verify_error := self._verify_error():
+            return PeerError(CloseReason.UNTRUSTED_CERTIFICATE, f"the client's certificate: {verify_error}")
+        return PeerError(CloseReason.TLS_FAILED, detail)
+
+
+class UpstreamContext:
+    """The second TLS session's settings, for one linked service."""
+
+    def __init__(self, settings: UpstreamTLS) -> None:
+        """:raises MaterialError: when the CA, the certificate or the key cannot be used."""
+        self.context = _base_context(SSL.TLS_CLIENT_METHOD)
+        self.context.set_verify(SSL.VERIFY_PEER)
+        self.context.set_min_proto_version(SSL.TLS1_2_VERSION)
+        self.server_name = settings.server_name
+        try:
+            _trust(self.context, certificates_from_pem(settings.ca_pem))
+        except MaterialError as error:
+            raise MaterialError(f"CAFile {error}") from error
+        if settings.certificate_chain_pem:
+            _present(
+                self.context,
+                settings.certificate_chain_pem,
+                settings.private_key_pem,
+                "the client certificate (CertFile, KeyFile)",
+            )
+
+    def connect(self) -> UpstreamSession:
+        return UpstreamSession(self)
+
+
+class UpstreamSession(TLSSession):
+    """The external service's side of a connection."""
+
+    __slots__ = ("_expected_name",)
+
+    def __init__(self, upstream: UpstreamContext) -> None:
+        super().__init__(upstream.context)
+        _lib.SSL_set_connect_state(self._ssl)
+        self._expected_name = upstream.server_name
+        if self._expected_name and not _is_ip_address(self._expected_name):  # RFC 6066 section 3: no literals
+            _lib.SSL_set_tlsext_host_name(self._ssl, self._expected_name.encode())
+
+    def handshake(self) -> bool:
+        """Go on as far as the bytes reach; true when done and the server's name was checked.
+
+        :raises UpstreamError: when the server is not the one that the link describes.
+        """
+        result = _lib.SSL_do_handshake(self._ssl)
+        if result != 1:
+            if self._no_progress(result) == CLOSE_NOTIFY:
+                raise self._failure("the external service closed during the handshake")
+            return False
+        certificate = self.peer_certificate()
+        if certificate is None or _lib.SSL_get_verify_result(self._ssl) != 0:
+            raise self._failure("the external service has no verified certificate")
+        if self._expected_name:
+            check_name(certificate, self._expected_name)
+        return True
+
+    def _failure(self, detail: str) -> UpstreamError:
+        if verify_error := self._verify_error():
+            detail = f"the certificate of the external service is not trusted by CAFile: {verify_error}"
+        return UpstreamError(CloseReason.UPSTREAM_TLS_FAILED, detail)
+
+
+def check_name(certificate: x509.Certificate, expected: str) -> None:
+    """Check ``expected`` (a DNS name, an IP address or a URI) against the SANs, by RFC 9525; never the CN.
+
+    :raises UpstreamError: names what was expected and what was presented.
+    """
+    if "://" in expected:
+        if expected in _san_texts(certificate):
+            return
+    else:
+        wanted = IPAddress_ID(expected) if _is_ip_address(expected) else DNS_ID(expected)  # type: ignore[no-untyped-call]
+        try:
+            verify_service_identity(extract_patterns(certificate), obligatory_ids=[wanted], optional_ids=[])
+        except (VerificationError, ValueError):
+            pass
+        else:
+            return
+    presented = ", ".join(_san_texts(certificate)) or "no subject alternative name"
+    raise UpstreamError(
+        CloseReason.UPSTREAM_TLS_FAILED,
+        f"the external service's certificate is not for {expected!r} (the link's SNI); it presents {presented}",
+    )
+
+
+def _san_texts(certificate: x509.Certificate) -> list[str]:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return []
+    return [str(getattr(name, "value", "")) for name in names]
+
+
+def _is_ip_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def openssl_version() -> str:
+    """The version text of the library in use."""
+    return SSL.SSLeay_version(SSL.SSLEAY_VERSION).decode()
