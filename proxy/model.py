@@ -10,7 +10,6 @@ refused) and ``()`` when Consul said that there is none (the default action appl
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -82,21 +81,18 @@ class ServiceName(msgspec.Struct, frozen=True, order=True):
         return self.name if self.namespace == "default" else f"{self.namespace}/{self.name}"
 
 
-class _HoldsKey:
+class _HoldsKey(msgspec.Struct, frozen=True):
     """Keeps private keys out of logs and tracebacks."""
 
-    __slots__ = ()
-
-    def __rich_repr__(self) -> Iterator[tuple[str, Any]]:
-        for name in self.__struct_fields__:  # type: ignore[attr-defined]
-            value = getattr(self, name)
-            yield name, "<redacted>" if name == "private_key_pem" and value else value
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        fields = [(name, getattr(self, name)) for name in self.__struct_fields__]
+        return [(name, "<redacted>" if name == "private_key_pem" and value else value) for name, value in fields]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.__rich_repr__())})"
 
 
-class Leaf(_HoldsKey, msgspec.Struct, frozen=True):
+class Leaf(_HoldsKey, frozen=True):
     """The certificate with which the gateway is a linked service (``/v1/agent/connect/ca/leaf/:service``)."""
 
     certificate_chain_pem: str
@@ -110,7 +106,7 @@ class Leaf(_HoldsKey, msgspec.Struct, frozen=True):
     """Unix time, seconds."""
 
 
-class UpstreamTLS(_HoldsKey, msgspec.Struct, frozen=True):
+class UpstreamTLS(_HoldsKey, frozen=True):
     """The second TLS session, to the external service. Present exactly when the link has a ``CAFile``."""
 
     ca_pem: str

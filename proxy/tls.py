@@ -398,7 +398,7 @@ def check_name(certificate: x509.Certificate, expected: str) -> None:
         if expected in _san_texts(certificate):
             return
     else:
-        wanted = IPAddress_ID(expected) if _is_ip_address(expected) else DNS_ID(expected)  # type: ignore[no-untyped-call]
+        wanted = IPAddress_ID(expected) if _is_ip_address(expected) else DNS_ID(expected)
         try:
             verify_service_identity(extract_patterns(certificate), obligatory_ids=[wanted], optional_ids=[])
         except (VerificationError, ValueError):

@@ -33,7 +33,7 @@ class WorkerProcess:
         self._parser = ControlFrames()
         self._log = b""
 
-    async def start(self, *, limits: Limits = Limits(), handover_path: Path | str = "") -> None:
+    async def start(self, *, limits: Limits | None = None, handover_path: Path | str = "") -> None:
         passed = (self._worker_end.fileno(), self.listening.fileno(), self._log_write)
         self.process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "proxy", "--control-fd", str(passed[0])), pass_fds=passed
@@ -50,7 +50,7 @@ class WorkerProcess:
                 gateway="tgw",
                 worker=1,
                 listeners=(Listener(self.listening.fileno(), f"127.0.0.1:{self.port}"),),
-                limits=limits,
+                limits=limits or Limits(),
                 access_log_fd=passed[2],
                 handover_path=str(handover_path),
             )
