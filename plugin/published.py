@@ -19,6 +19,8 @@ class Published:
     services: dict[ServiceName, Service] = field(default_factory=dict)
     linked: frozenset[ServiceName] | None = None
     """Every linked service, served or not; ``None`` while not known."""
+    complete: bool = False
+    """Everything that can be served at the start is here: a worker with nothing yet may begin to accept."""
 
     def delta(self, names: Collection[ServiceName], *, mesh: bool) -> Update:
         """The newest state of ``names``; those that are no longer here are removals."""

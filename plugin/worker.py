@@ -99,10 +99,14 @@ class Worker:
         self.process = Process(pid, lambda code: on_exit(self, code), child)
 
     async def start(self, connected: socket.socket, start: Start) -> None:
-        """Connect to a worker that was just started: it gets ``Start``, then everything."""
+        """Connect to a worker that was just started: it gets ``Start``, then everything as soon as it is complete.
+
+        A worker accepts connections from its first update on; before that its clients wait in the kernel's queue.
+        """
         channel = await self._connect(connected, None)
         channel.send(frames.encode(start))
-        self._send_everything()
+        if self._published.complete:
+            self._send_everything()
 
     async def adopt(self, connected: socket.socket, hello: Hello, reader: ControlFrames) -> None:
         """Connect to a worker that said ``hello`` on ``connected``.
@@ -124,13 +128,18 @@ class Worker:
     def connected(self) -> bool:
         return self._channel is not None and self._channel.open_for_frames
 
+    @property
+    def up_to_date(self) -> bool:
+        """It has in force what is published."""
+        return self.connected and self._synchronised and self.applied >= self._published.generation
+
     def push(self, update: Update, frame: bytes, names: Collection[ServiceName]) -> None:
         """Send a change, encoded once for all workers, or note it if this one is behind."""
         if not self.connected or not self.driven:
             return
         assert self._channel is not None
         if not self._synchronised:
-            if self._published.linked is not None:
+            if self._published.complete or (self.adopted and self._published.linked is not None):
                 self._send_everything()
         elif self._channel.busy:
             self._behind.names.update(names)

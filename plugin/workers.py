@@ -103,10 +103,7 @@ class Workers:
     @property
     def ready(self) -> bool:
         """Every wanted worker runs and has the newest generation in force."""
-        return all(
-            slot.worker is not None and slot.worker.connected and slot.worker.applied >= self._published.generation
-            for slot in self._slots
-        )
+        return all(slot.worker is not None and slot.worker.up_to_date for slot in self._slots)
 
     @property
     def complaint(self) -> str:

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -31,14 +32,14 @@ def service(name: str, protocol: str = "tcp") -> Service:
 
 def known(*services: Service, generation: int = 1) -> Published:
     by_name = {one.name: one for one in services}
-    return Published(generation, MESH, by_name, frozenset(by_name))
+    return Published(generation, MESH, by_name, frozenset(by_name), complete=True)
 
 
 async def until(condition: Callable[[], bool], what: str, timeout_s: float = 20.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.005)
-    assert condition(), what
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s, f"not within {timeout_s:g} s: {what}"
+        await asyncio.sleep(0.005)
 
 
 async def answer(address: HostPort) -> int:
@@ -157,6 +158,7 @@ async def test_adopted_workers_keep_what_they_serve_until_the_links_are_known(gr
     page, _ = await worker.connections(0, 10, 5.0)
     assert [one.service for one in page] == ["gone", "legacy"]
     published.generation += 1
+    published.mesh = MESH
     published.linked = frozenset({ServiceName("legacy"), ServiceName("new")})
     second.publish((), mesh=False)
     await until(lambda: worker.applied == published.generation, "the links are applied")

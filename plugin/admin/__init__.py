@@ -1,0 +1,1 @@
+"""What operators, Prometheus and the command line ask a running gateway, over HTTP on loopback."""

@@ -1,0 +1,43 @@
+"""What the admin pages may ask of the running gateway: a seam, so that pages know nothing of processes or Consul."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from plugin.counters import Totals
+from plugin.status import Status
+from proxy.model import Connection
+
+
+class WorkerConnection(msgspec.Struct, frozen=True):
+    """A live connection and the worker that carries it."""
+
+    worker: int
+    pid: int
+    connection: Connection
+
+
+class ConnectionList(msgspec.Struct, frozen=True):
+    """The answer of ``/api/connections``."""
+
+    connections: tuple[WorkerConnection, ...]
+    next: str
+    """Pass it as ``after`` to get the following page; empty at the end."""
+    problems: tuple[str, ...] = ()
+    """Workers that did not answer."""
+
+
+class GatewayView(Protocol):
+    def status(self) -> Status: ...
+
+    def totals(self) -> Totals: ...
+
+    async def connections(self, after: str, limit: int) -> ConnectionList:
+        """Oldest first within each worker. :raises ConfigError: when ``after`` is not one of our own."""
+        ...
+
+    def snapshot(self) -> bytes:
+        """The state the workers should have, as JSON without private keys."""
+        ...

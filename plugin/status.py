@@ -1,0 +1,175 @@
+"""The state of one gateway as operators see it: the answer of ``/api/status``, typed.
+
+The command line decodes exactly these types, the metrics are computed from them. Nothing secret is in them. This module
+only gathers; it decides nothing and keeps nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from plugin.facts import Fact
+from proxy.model import Counters, Mesh, Service
+
+if TYPE_CHECKING:
+    from plugin.worker import Worker
+
+
+class EndpointStatus(msgspec.Struct, frozen=True):
+    address: str
+    """``ip:port``."""
+    hostname: str = ""
+    healthy: bool = True
+    weight: int = 1
+    instance: str = ""
+
+
+class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    served: bool
+    """Connections are carried, with the newest or with an earlier good state."""
+    reasons: tuple[str, ...] = ()
+    """What keeps it from being served with the newest state; empty when all is well."""
+    warnings: tuple[str, ...] = ()
+    """What a worker could not use, and files or watches whose newest read failed."""
+    from_wildcard: bool = False
+    protocol: str = ""
+    server_names: tuple[str, ...] = ()
+    endpoints: tuple[EndpointStatus, ...] = ()
+    upstream_tls: bool = False
+    intentions: int | None = None
+    """``None`` while they are not known: every caller is refused."""
+    leaf_expires_at_s: float = 0.0
+    """Unix time, seconds; 0 without a leaf."""
+    open_connections: int = 0
+
+
+class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    index: int
+    pid: int
+    generation: int
+    """The newest that it has in force."""
+    adopted: bool
+    draining: bool
+    connected: bool
+    started_at_s: float
+    """When this control process started or adopted it, Unix time."""
+    open_connections: int = 0
+    problems: tuple[str, ...] = ()
+
+
+class WatchStatus(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    known: bool
+    index: int = 0
+    age_s: float = 0.0
+    """Seconds since the answer was last confirmed."""
+    problem: str = ""
+
+
+class RegistrationStatus(msgspec.Struct, frozen=True, kw_only=True):
+    wanted: bool
+    registered: bool
+    check: str = ""
+    """``passing`` or ``critical``, as last reported to the agent."""
+    problem: str = ""
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    service: str
+    service_id: str
+    address: str
+    version: str
+    pid: int
+    started_at_s: float
+    ready: bool
+    not_ready: tuple[str, ...]
+    generation: int
+    datacenter: str
+    trust_domain: str
+    default_action: str
+    """``allow``, ``deny``, or empty while not known (then callers without an intention are refused)."""
+    registration: RegistrationStatus
+    services: tuple[ServiceStatus, ...]
+    workers: tuple[WorkerStatus, ...]
+    watches: tuple[WatchStatus, ...]
+    worker_restarts: int = 0
+    root_expires_at_s: float = 0.0
+    """When the first of the trusted roots ends, Unix time."""
+
+
+def open_by_service(counters: Iterable[Counters]) -> dict[str, int]:
+    """Live connections by service, over all workers."""
+    result: dict[str, int] = {}
+    for one in counters:
+        for count in one.counts:
+            if not count.reason:
+                result[count.service] = result.get(count.service, 0) + count.connections
+    return result
+
+
+def service_status(
+    service: Service,
+    *,
+    reasons: tuple[str, ...],
+    warnings: tuple[str, ...],
+    from_wildcard: bool,
+    open_connections: int,
+) -> ServiceStatus:
+    """Of a service that the workers have."""
+    endpoints = dict.fromkeys(endpoint for name in service.server_names for endpoint in name.endpoints)
+    return ServiceStatus(
+        name=str(service.name),
+        served=True,
+        reasons=reasons,
+        warnings=warnings,
+        from_wildcard=from_wildcard,
+        protocol=service.protocol,
+        server_names=tuple(name.sni for name in service.server_names),
+        endpoints=tuple(
+            EndpointStatus(_host_port(one.address, one.port), one.hostname, one.healthy, one.weight, one.instance)
+            for one in endpoints
+        ),
+        upstream_tls=service.upstream_tls is not None,
+        intentions=None if service.intentions is None else len(service.intentions),
+        leaf_expires_at_s=service.leaf.not_after_s,
+        open_connections=open_connections,
+    )
+
+
+def worker_status(worker: Worker) -> WorkerStatus:
+    return WorkerStatus(
+        index=worker.index,
+        pid=worker.pid,
+        generation=worker.applied,
+        adopted=worker.adopted,
+        draining=worker.draining,
+        connected=worker.connected,
+        started_at_s=worker.started_at_s,
+        open_connections=worker.counters.open_connections if worker.counters else 0,
+        problems=tuple(f"{service or 'mesh'}: {message}" for service, message in worker.problems.items()),
+    )
+
+
+def watch_statuses(facts: Mapping[str, Fact[object]], now_s: float) -> tuple[WatchStatus, ...]:
+    return tuple(
+        WatchStatus(
+            name=name,
+            known=fact.known,
+            index=fact.index,
+            age_s=max(0.0, now_s - fact.as_of_s) if fact.as_of_s else 0.0,
+            problem=str(fact.problem or ""),
+        )
+        for name, fact in facts.items()
+    )
+
+
+def default_action(mesh: Mesh | None) -> str:
+    return mesh.default_action.value if mesh is not None and mesh.default_action is not None else ""
+
+
+def _host_port(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
