@@ -184,6 +184,7 @@ class GatewayService(_Answer, frozen=True):
 
 class Node(_Answer, frozen=True):
     node: str
+    id: str = ""
     address: str = ""
     datacenter: str = ""
     meta: dict[str, str] | None = None
@@ -218,6 +219,7 @@ class Instance(_Answer, frozen=True):
     tags: tuple[str, ...] | None = None
     meta: dict[str, str] | None = None
     weights: Weights = Weights()
+    enable_tag_override: bool = False
     tagged_addresses: dict[str, TaggedAddress] | None = None
     connect: ConnectFlags | None = None
     proxy: InstanceProxy | None = None
@@ -232,6 +234,11 @@ class Check(_Answer, frozen=True):
     name: str = ""
     service_id: str = ""
     """Empty for a check of the whole node."""
+    service_name: str = ""
+    service_tags: tuple[str, ...] | None = None
+    node: str = ""
+    type: str = ""
+    """``http``, ``tcp``, ``ttl`` and so on."""
 
 
 class HealthEntry(_Answer, frozen=True):

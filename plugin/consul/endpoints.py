@@ -23,6 +23,11 @@ REGISTER = "/v1/agent/service/register"
 HEALTH_STATE = "/v1/health/state/any"
 CATALOG_SERVICES = "/v1/catalog/services"
 
+NO_INTENTIONS: Params = (("filter", 'SourceName == ""'),)
+NO_CHECKS: Params = (("filter", 'CheckID == ""'),)
+NO_SERVICES: Params = (("node-meta", "consul-tgw-matches:nothing"),)
+"""Parameters that match nothing: the answer is empty, but its index still moves and still wakes."""
+
 NODE_READ_RULE = 'node_prefix "" { policy = "read" }'
 
 

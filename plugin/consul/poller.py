@@ -106,7 +106,10 @@ class Poller(Generic[T]):
             self._reported = ""
 
     def state(self) -> WatchState:
-        watch = self.watch
-        age_s = None if watch.confirmed_s is None else time.monotonic() - watch.confirmed_s
-        problem = str(watch.problem) if watch.problem else ""
-        return WatchState(name=self.name, index=watch.index, age_s=age_s, problem=problem, requests=watch.requests)
+        return watch_state(self.name, self.watch)
+
+
+def watch_state(name: str, watch: Watch[T]) -> WatchState:
+    age_s = None if watch.confirmed_s is None else time.monotonic() - watch.confirmed_s
+    problem = str(watch.problem) if watch.problem else ""
+    return WatchState(name=name, index=watch.index, age_s=age_s, problem=problem, requests=watch.requests)

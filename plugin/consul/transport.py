@@ -197,9 +197,7 @@ class Transport(base.HTTPClient):
 
     # What python-consul2 calls; its token headers are ignored in favour of the current token.
 
-    async def get(
-        self, callback: base.Callback, path: str, params: base.Params = None, headers: object = None
-    ) -> Any:
+    async def get(self, callback: base.Callback, path: str, params: base.Params = None, headers: object = None) -> Any:
         return await self._called("GET", callback, path, params, None)
 
     async def put(

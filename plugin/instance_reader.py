@@ -1,0 +1,203 @@
+"""Reads the instances and the health of all linked services within the connection budget.
+
+The first services get a blocking query of their own, which wakes for them alone. The others share two: one that wakes
+for any check and one that wakes for any service of the datacenter; both match nothing and so cost no bytes. After a
+wake-up the services without a query of their own are read again, a few at a time and no more often than once in
+``SWEEP_PAUSE_S``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+
+from plugin.consul import endpoints
+from plugin.consul.api import HealthEntry
+from plugin.consul.client import ConsulClient, decode
+from plugin.consul.poller import Poller, WatchState, watch_state
+from plugin.consul.transport import Reply
+from plugin.consul.watch import Backoff, News, Watch
+from plugin.errors import ConsulForbidden, ConsulUnavailable, GatewayError
+from plugin.store import FactStore, Slot
+from proxy.model import ServiceName
+
+OWN_QUERIES = 40
+"""With eight for what all services share and the reads, 1,000 linked services stay under 64 connections."""
+SWEEP_PAUSE_S = 1.0
+SWEEP_REQUESTS = 4
+"""At a time."""
+
+Instances = tuple[HealthEntry, ...]
+
+
+class InstanceReader:
+    def __init__(self, client: ConsulClient, store: FactStore, *, own_queries: int = OWN_QUERIES) -> None:
+        self._client = client
+        self._store = store
+        self._own_limit = own_queries
+        self._own: dict[ServiceName, Poller[Instances]] = {}
+        self._connections = 0
+        """Held by blocking queries of single services, also by those that were stopped and are not answered yet."""
+        self._shared = _Shared(client, store)
+        self._group: asyncio.TaskGroup | None = None
+        self._waiting: set[ServiceName] = set()
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            self.linked(self._waiting, ())
+            group.create_task(self._shared.run(), name="shared instances")
+
+    def linked(self, added: Iterable[ServiceName], removed: Iterable[ServiceName]) -> None:
+        for name in removed:
+            self._waiting.discard(name)
+            self._shared.discard(name)
+            if (poller := self._own.pop(name, None)) is not None:
+                poller.stop()
+        if self._group is None:
+            self._waiting.update(added)
+            return
+        for name in sorted(added):
+            if self._connections < self._own_limit:
+                self._watch(name, self._group)
+            else:
+                self._shared.add(name)
+
+    def _watch(self, name: ServiceName, group: asyncio.TaskGroup) -> None:
+        slot = self._store.instances(name)
+        poller: Poller[Instances] = Poller(
+            self._client,
+            f"instances of {name}",
+            endpoints.health(name.name),
+            params=endpoints.tenancy(name),
+            decode=_decoder(name),
+            learned=lambda news: slot.learned(news.value, index=news.index),
+            failed=slot.failed,
+        )
+        self._own[name] = poller
+        self._connections += 1
+        group.create_task(poller.run(), name=poller.name).add_done_callback(self._ended)
+
+    def _ended(self, _: asyncio.Task[None]) -> None:
+        self._connections -= 1
+
+    def states(self) -> list[WatchState]:
+        return [*self._shared.states(), *(poller.state() for poller in self._own.values())]
+
+
+class _Shared:
+    """The services without a query of their own."""
+
+    def __init__(self, client: ConsulClient, store: FactStore) -> None:
+        self._client = client
+        self._store = store
+        self._members: dict[ServiceName, tuple[Slot[Instances], Watch[Instances]]] = {}
+        self._due: set[ServiceName] = set()
+        self._wake = asyncio.Event()
+        self._needed = asyncio.Event()
+        self._backoff = Backoff()
+        self._requests = asyncio.Semaphore(SWEEP_REQUESTS)
+        self._signals = [
+            self._signal("health of any service", endpoints.HEALTH_STATE, endpoints.NO_CHECKS),
+            self._signal("any service", endpoints.CATALOG_SERVICES, endpoints.NO_SERVICES),
+        ]
+
+    def _signal(self, name: str, path: str, params: endpoints.Params) -> Poller[bytes]:
+        return Poller(
+            self._client,
+            name,
+            path,
+            params=params,
+            decode=lambda reply: reply.body,
+            learned=self._signalled,
+            failed=self._signal_failed,
+        )
+
+    def add(self, name: ServiceName) -> None:
+        slot = self._store.instances(name)
+        self._members[name] = slot, Watch(_decoder(name))
+        self._needed.set()
+        self._due.add(name)
+        self._wake.set()
+
+    def discard(self, name: ServiceName) -> None:
+        self._members.pop(name, None)
+        self._due.discard(name)
+
+    async def run(self) -> None:
+        await self._needed.wait()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._sweep(), name="instances without a query of their own")
+            for signal in self._signals:
+                group.create_task(signal.run(), name=signal.name)
+
+    def _signalled(self, _: News[bytes]) -> None:
+        # Also when a wait ended without news: what the token may read changes without the index.
+        self._due.update(self._members)
+        self._wake.set()
+
+    def _signal_failed(self, problem: GatewayError) -> None:
+        for slot, _ in self._members.values():
+            slot.failed(problem)
+
+    async def _sweep(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            due = sorted(self._due)
+            self._due.clear()
+            async with asyncio.TaskGroup() as group:
+                problems = [group.create_task(self._read(name)) for name in due]
+            failed = [problem for task in problems if (problem := task.result()) is not None]
+            if failed:
+                self._wake.set()
+                await asyncio.sleep(self._backoff.failed(failed[0]))
+            else:
+                self._backoff.succeeded()
+                await asyncio.sleep(SWEEP_PAUSE_S)
+
+    async def _read(self, name: ServiceName) -> GatewayError | None:
+        """Return the problem after which ``name`` has to be read again."""
+        async with self._requests:
+            if name not in self._members:
+                return None
+            slot, watch = self._members[name]
+            watch.requests += 1
+            # A plain read is what the servers know now, whatever index came before.
+            watch.index = 0
+            try:
+                reply = await self._client.blocking_get(endpoints.health(name.name), endpoints.tenancy(name))
+            except GatewayError as problem:
+                watch.fail(problem, time.monotonic())
+            else:
+                news = watch.receive(reply, time.monotonic())
+                if news is not None:
+                    slot.learned(news.value, index=news.index)
+                    return None
+        failure = watch.problem or ConsulUnavailable(f"no usable answer about the instances of {name}")
+        slot.failed(failure)
+        if name in self._members:
+            self._due.add(name)
+        return failure
+
+    def states(self) -> list[WatchState]:
+        if not self._members:
+            return []
+        members = [watch_state(f"instances of {name}", watch) for name, (_, watch) in self._members.items()]
+        return [*(signal.state() for signal in self._signals), *members]
+
+
+def _decoder(name: ServiceName) -> Callable[[Reply], Instances]:
+    def decoded(reply: Reply) -> Instances:
+        path = endpoints.health(name.name)
+        instances = decode(reply, Instances, path)
+        if not instances and reply.filtered:
+            # Consul hides instances instead of refusing. What was known stays: losing a permission is not an outage.
+            raise ConsulForbidden(
+                f"Consul hides the instances of {name}: the token needs {endpoints.NODE_READ_RULE}",
+                endpoints.NODE_READ_RULE,
+            )
+        return instances
+
+    return decoded

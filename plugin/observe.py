@@ -1,0 +1,214 @@
+"""Watches Consul for one gateway and writes what it learns into the fact store.
+
+It owns the watches and their lives; it decides nothing about connections. Whatever happens to Consul, the store keeps
+what was known, and asking goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from plugin.consul import endpoints
+from plugin.consul.api import (
+    GatewayService,
+    MeshEntry,
+    ProxyDefaults,
+    Roots,
+    ServiceDefaults,
+    ServiceResolver,
+    TerminatingGatewayEntry,
+)
+from plugin.consul.client import ConsulClient, decode
+from plugin.consul.poller import Poller, WatchState
+from plugin.consul.transport import Reply
+from plugin.consul.watch import Backoff, News
+from plugin.default_action import DefaultActionLearner
+from plugin.errors import ConsulRejected, GatewayError
+from plugin.instance_reader import InstanceReader
+from plugin.intention_reader import IntentionReader
+from plugin.leaf_keeper import LeafKeeper
+from plugin.store import EntryList, FactStore, Slot
+from proxy.model import ServiceName
+
+T = TypeVar("T")
+E = TypeVar("E", ServiceDefaults, ServiceResolver)
+
+logger = logging.getLogger(__name__)
+
+
+class Observer:
+    """All that the gateway ``gateway`` (the name of its terminating-gateway entry) reads from Consul."""
+
+    def __init__(self, client: ConsulClient, store: FactStore, gateway: str) -> None:
+        self._client = client
+        self._store = store
+        self._gateway = gateway
+        self._leaves = LeafKeeper(client, store)
+        self._instances = InstanceReader(client, store)
+        self._default_action = DefaultActionLearner(client, store, gateway)
+        self._intentions = IntentionReader(client, store, changed=self._default_action.intentions_changed)
+        self._keeping: dict[ServiceName, asyncio.Task[None]] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._absent = asyncio.Event()
+        """The list of entries lacks ours: there is none, or it may not be read."""
+        self._agent_away = False
+        self._pollers = self._make_pollers()
+
+    async def run(self) -> None:
+        """Observe until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            self._store.subscribe_links(self._links_changed)
+            for poller in self._pollers:
+                group.create_task(poller.run(), name=poller.name)
+            group.create_task(self._confirm_absence(), name="terminating-gateway entry")
+            group.create_task(self._intentions.run(), name="intentions")
+            group.create_task(self._instances.run(), name="instances")
+            group.create_task(self._default_action.run(), name="default intention action")
+
+    def watch_states(self) -> list[WatchState]:
+        return [
+            *(poller.state() for poller in self._pollers),
+            self._default_action.state(),
+            *self._intentions.states(),
+            *self._instances.states(),
+            *self._leaves.states(),
+        ]
+
+    def _links_changed(self, added: frozenset[ServiceName], removed: frozenset[ServiceName]) -> None:
+        assert self._group is not None
+        for name in removed:
+            self._keeping.pop(name).cancel()
+        for name in sorted(added):
+            self._keeping[name] = self._group.create_task(self._leaves.keep(name), name=f"leaf of {name}")
+        self._intentions.linked(added, removed)
+        self._instances.linked(added, removed)
+
+    def _make_pollers(self) -> list[Poller[Any]]:
+        store = self._store
+        return [
+            self._poller(
+                "terminating-gateway entry",
+                endpoints.config("terminating-gateway"),
+                self._own_entry,
+                self._entry_learned,
+                store.entry.failed,
+            ),
+            self._poller(
+                "linked services",
+                endpoints.gateway_services(self._gateway),
+                self._rows,
+                lambda news: store.gateway_services.learned(news.value or (), index=news.index),
+                store.gateway_services.failed,
+            ),
+            self._poller(
+                "roots", endpoints.ROOTS, _decoder(Roots, endpoints.ROOTS), self._roots_learned, self._roots_failed
+            ),
+            self._entries("service-defaults", tuple[ServiceDefaults, ...], store.service_defaults),
+            self._entries("service-resolver", tuple[ServiceResolver, ...], store.service_resolvers),
+            self._single("proxy-defaults", tuple[ProxyDefaults, ...], store.proxy_defaults),
+            self._single("mesh", tuple[MeshEntry, ...], store.mesh),
+        ]
+
+    def _poller(
+        self,
+        name: str,
+        path: str,
+        decode: Callable[[Reply], T | None],
+        learned: Callable[[News[T]], None],
+        failed: Callable[[GatewayError], None],
+    ) -> Poller[T]:
+        return Poller(self._client, name, path, decode=decode, learned=learned, failed=failed)
+
+    # Lists are read rather than single entries: a blocking read of one entry answers 200 with what was deleted.
+
+    def _entries(self, kind: str, type: type[tuple[E, ...]], entries: EntryList[E]) -> Poller[tuple[E, ...]]:
+        def learned(news: News[tuple[E, ...]]) -> None:
+            if news.changed or entries.problem is not None:
+                entries.learned(news.value or (), index=news.index)
+
+        def failed(problem: GatewayError) -> None:
+            if _unknown_kind(problem):
+                entries.learned(())
+            else:
+                entries.failed(problem)
+
+        path = endpoints.config(kind)
+        return self._poller(kind, path, _decoder(type, path), learned, failed)
+
+    def _single(self, kind: str, type: type[tuple[T, ...]], slot: Slot[T]) -> Poller[tuple[T, ...]]:
+        def learned(news: News[tuple[T, ...]]) -> None:
+            slot.learned(next(iter(news.value or ()), None), index=news.index)
+
+        def failed(problem: GatewayError) -> None:
+            if _unknown_kind(problem):
+                slot.learned(None)
+            else:
+                slot.failed(problem)
+
+        path = endpoints.config(kind)
+        return self._poller(kind, path, _decoder(type, path), learned, failed)
+
+    def _rows(self, reply: Reply) -> tuple[GatewayService, ...]:
+        # A gateway without links is answered with null.
+        path = endpoints.gateway_services(self._gateway)
+        return () if reply.body.strip() == b"null" else decode(reply, tuple[GatewayService, ...], path)
+
+    def _own_entry(self, reply: Reply) -> TerminatingGatewayEntry | None:
+        path = endpoints.config("terminating-gateway")
+        for entry in decode(reply, tuple[TerminatingGatewayEntry, ...], path):
+            if entry.name == self._gateway:
+                return entry
+        return None
+
+    def _entry_learned(self, news: News[TerminatingGatewayEntry]) -> None:
+        if news.value is None:
+            self._absent.set()
+        else:
+            self._absent.clear()
+            self._store.entry.learned(news.value, index=news.index)
+
+    async def _confirm_absence(self) -> None:
+        """Tell a missing entry from one that Consul left out because the token may not read it."""
+        backoff = Backoff()
+        path = endpoints.config("terminating-gateway", self._gateway)
+        while True:
+            await self._absent.wait()
+            try:
+                reply = await self._client.blocking_get(path)
+                entry = None if reply.status == 404 else decode(reply, TerminatingGatewayEntry, path)
+            except GatewayError as problem:
+                self._store.entry.failed(problem)
+                logger.warning("terminating-gateway entry: %s", problem)
+                await asyncio.sleep(backoff.failed(problem))
+                continue
+            backoff.succeeded()
+            if self._absent.is_set():
+                self._absent.clear()
+                self._store.entry.learned(entry, index=reply.index or 0)
+
+    def _roots_learned(self, news: News[Roots]) -> None:
+        if news.value is None:
+            return
+        self._store.roots.learned(news.value, index=news.index)
+        if news.changed:
+            self._leaves.roots_changed(news.value)
+        if self._agent_away:
+            self._agent_away = False
+            self._default_action.agent_returned()
+
+    def _roots_failed(self, problem: GatewayError) -> None:
+        self._store.roots.failed(problem)
+        self._agent_away = True
+
+
+def _decoder(type: type[T], path: str) -> Callable[[Reply], T]:
+    return lambda reply: decode(reply, type, path)
+
+
+def _unknown_kind(problem: GatewayError) -> bool:
+    """This Consul is older than the kind: there can be no such entry."""
+    return isinstance(problem, ConsulRejected) and "invalid config entry kind" in str(problem)

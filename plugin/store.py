@@ -1,0 +1,290 @@
+"""Everything that is known, in one place, and which services a change concerns.
+
+It owns the facts and the set of linked services; it asks nobody and decides nothing. Who learns something writes it
+into a :class:`Slot`; the one consumer waits in :meth:`FactStore.changed` and reads the facts of what changed. Recording
+a change costs the same whatever the number of services.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, Protocol, TypeVar
+
+from plugin.consul.api import (
+    GatewayService,
+    HealthEntry,
+    IntentionMatch,
+    LinkedService,
+    MeshEntry,
+    ProxyDefaults,
+    Roots,
+    ServiceDefaults,
+    ServiceResolver,
+    TerminatingGatewayEntry,
+)
+from plugin.errors import GatewayError
+from plugin.facts import Fact, MeshFacts, ServiceFacts
+from plugin.links import linked_services
+from proxy.model import Action, Leaf, ServiceName
+
+T = TypeVar("T")
+LinksChanged = Callable[[frozenset[ServiceName], frozenset[ServiceName]], None]
+"""Called with the services that were linked, and those that no longer are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What changed since the last time somebody asked."""
+
+    mesh: bool
+    updated: frozenset[ServiceName]
+    removed: frozenset[ServiceName]
+    """No longer linked."""
+
+
+class Slot(Generic[T]):
+    """Where one fact is written. Writing what is known already, and was confirmed, is not a change."""
+
+    def __init__(self, read: Callable[[], Fact[T] | None], write: Callable[[Fact[T], bool], None]) -> None:
+        self._read = read
+        self._write = write
+
+    @property
+    def fact(self) -> Fact[T]:
+        return self._read() or Fact()
+
+    def learned(self, value: T | None, *, index: int = 0) -> None:
+        old = self._read()
+        if old is not None:
+            changed = not old.known or old.problem is not None or old.value != value
+            self._write(old.learned(value, index=index, at_s=time.time()), changed)
+
+    def failed(self, problem: GatewayError) -> None:
+        old = self._read()
+        if old is not None:
+            self._write(old.failed(problem), str(problem) != str(old.problem or ""))
+
+
+class _Entry(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def namespace(self) -> str: ...
+    @property
+    def partition(self) -> str: ...
+
+
+E = TypeVar("E", bound=_Entry)
+
+
+class EntryList(Generic[E]):
+    """All config entries of one kind, each a fact of the service that it is named after."""
+
+    def __init__(self, touched: Callable[[Iterable[ServiceName] | None], None]) -> None:
+        self._touched = touched
+        self._whole: Fact[dict[ServiceName, E]] = Fact()
+
+    @property
+    def problem(self) -> GatewayError | None:
+        return self._whole.problem
+
+    def of(self, name: ServiceName) -> Fact[E]:
+        whole = self._whole
+        value = whole.value.get(name) if whole.value is not None else None
+        return Fact(value, whole.known, whole.problem, whole.index, whole.as_of_s)
+
+    def learned(self, entries: Iterable[E], *, index: int = 0) -> None:
+        old, was_known = self._whole.value or {}, self._whole.known
+        new = {ServiceName(entry.name, entry.namespace, entry.partition): entry for entry in entries}
+        self._whole = self._whole.learned(new, index=index, at_s=time.time())
+        if was_known:
+            self._touched(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+        else:
+            self._touched(None)
+
+    def failed(self, problem: GatewayError) -> None:
+        news = not self._whole.known and str(problem) != str(self._whole.problem or "")
+        self._whole = self._whole.failed(problem)
+        if news:
+            self._touched(None)
+
+
+@dataclass(slots=True)
+class _Linked:
+    link: LinkedService
+    from_wildcard: bool
+    instances: Fact[tuple[HealthEntry, ...]] = field(default_factory=Fact)
+    intentions: Fact[tuple[IntentionMatch, ...]] = field(default_factory=Fact)
+    leaf: Fact[Leaf] = field(default_factory=Fact)
+    files: Mapping[str, Fact[bytes]] = field(default_factory=dict)
+    addresses: Mapping[str, Fact[tuple[str, ...]]] = field(default_factory=dict)
+
+
+class FactStore:
+    """For one event loop and one consumer of :meth:`changed`."""
+
+    def __init__(self) -> None:
+        self._mesh = MeshFacts()
+        self._linked: dict[ServiceName, _Linked] = {}
+        self._subscribers: list[LinksChanged] = []
+        self._mesh_dirty = False
+        self._updated: set[ServiceName] = set()
+        self._removed: set[ServiceName] = set()
+        self._wake = asyncio.Event()
+        self.service_defaults: EntryList[ServiceDefaults] = EntryList(self._entries_touched)
+        self.service_resolvers: EntryList[ServiceResolver] = EntryList(self._entries_touched)
+        self.roots: Slot[Roots] = self._mesh_slot("roots")
+        self.mesh: Slot[MeshEntry] = self._mesh_slot("mesh")
+        self.proxy_defaults: Slot[ProxyDefaults] = self._mesh_slot("proxy_defaults")
+        self.default_action: Slot[Action] = self._mesh_slot("default_action")
+        self._entry: Fact[TerminatingGatewayEntry] = Fact()
+        self._rows: Fact[tuple[GatewayService, ...]] = Fact()
+        self.entry: Slot[TerminatingGatewayEntry] = Slot(lambda: self._entry, self._set_entry)
+        self.gateway_services: Slot[tuple[GatewayService, ...]] = Slot(lambda: self._rows, self._set_rows)
+
+    def mesh_facts(self) -> MeshFacts:
+        return self._mesh
+
+    def linked(self) -> tuple[ServiceName, ...]:
+        """Empty also while the links are not known: see ``entry.fact.known``."""
+        return tuple(self._linked)
+
+    def service_facts(self, name: ServiceName) -> ServiceFacts:
+        """:raises KeyError: when ``name`` is not linked."""
+        linked = self._linked[name]
+        return ServiceFacts(
+            name=name,
+            link=linked.link,
+            from_wildcard=linked.from_wildcard,
+            instances=linked.instances,
+            intentions=linked.intentions,
+            leaf=linked.leaf,
+            defaults=self.service_defaults.of(name),
+            resolver=self.service_resolvers.of(name),
+            files=linked.files,
+            addresses=linked.addresses,
+        )
+
+    async def changed(self) -> Changes:
+        """Wait for the next change; everything that changed until the caller runs again comes as one."""
+        await self._wake.wait()
+        self._wake.clear()
+        changes = Changes(self._mesh_dirty, frozenset(self._updated), frozenset(self._removed))
+        self._mesh_dirty = False
+        self._updated.clear()
+        self._removed.clear()
+        return changes
+
+    def subscribe_links(self, subscriber: LinksChanged) -> None:
+        """``subscriber`` is called at every change of the links, before the consumer of :meth:`changed`."""
+        self._subscribers.append(subscriber)
+        if self._linked:
+            subscriber(frozenset(self._linked), frozenset())
+
+    def instances(self, name: ServiceName) -> Slot[tuple[HealthEntry, ...]]:
+        return self._service_slot(name, "instances")
+
+    def intentions(self, name: ServiceName) -> Slot[tuple[IntentionMatch, ...]]:
+        return self._service_slot(name, "intentions")
+
+    def leaf(self, name: ServiceName) -> Slot[Leaf]:
+        return self._service_slot(name, "leaf")
+
+    def set_files(self, name: ServiceName, files: Mapping[str, Fact[bytes]]) -> None:
+        self._set_mapping(name, "files", files)
+
+    def set_addresses(self, name: ServiceName, addresses: Mapping[str, Fact[tuple[str, ...]]]) -> None:
+        self._set_mapping(name, "addresses", addresses)
+
+    def _set_mapping(self, name: ServiceName, which: str, value: Mapping[str, Any]) -> None:
+        linked = self._linked.get(name)
+        if linked is not None and getattr(linked, which) != value:
+            setattr(linked, which, dict(value))
+            self._touch(name)
+
+    def _service_slot(self, name: ServiceName, which: str) -> Slot[Any]:
+        """A slot of a service that is unlinked meanwhile takes nothing: an answer that comes late is dropped, also
+        when the service is linked again."""
+        linked = self._linked.get(name)
+
+        def current() -> _Linked | None:
+            return linked if linked is not None and self._linked.get(name) is linked else None
+
+        def read() -> Fact[Any] | None:
+            found = current()
+            return None if found is None else getattr(found, which)
+
+        def write(fact: Fact[Any], changed: bool) -> None:
+            found = current()
+            if found is not None:
+                setattr(found, which, fact)
+                if changed:
+                    self._touch(name)
+
+        return Slot(read, write)
+
+    def set_datacenter(self, datacenter: str) -> None:
+        if datacenter != self._mesh.datacenter:
+            self._set_mesh(True, datacenter=datacenter)
+
+    def set_proxy_config(self, config: Mapping[str, object]) -> None:
+        if config != self._mesh.proxy_config:
+            self._set_mesh(True, proxy_config=dict(config))
+
+    def _mesh_slot(self, which: str) -> Slot[Any]:
+        return Slot(lambda: getattr(self._mesh, which), lambda fact, changed: self._set_mesh(changed, **{which: fact}))
+
+    def _set_mesh(self, changed: bool, **values: Any) -> None:
+        self._mesh = replace(self._mesh, **values)
+        if changed:
+            self._mesh_dirty = True
+            self._wake.set()
+
+    def _set_entry(self, fact: Fact[TerminatingGatewayEntry], changed: bool) -> None:
+        self._entry = fact
+        if changed:
+            self._relink()
+
+    def _set_rows(self, fact: Fact[tuple[GatewayService, ...]], changed: bool) -> None:
+        self._rows = fact
+        if changed:
+            self._relink()
+
+    def _relink(self) -> None:
+        links = linked_services(self._entry.value, self._rows.value or ())
+        removed = frozenset(self._linked.keys() - links.keys())
+        added = frozenset(links.keys() - self._linked.keys())
+        for name in removed:
+            del self._linked[name]
+        for name, link in links.items():
+            self._link(name, link.link, link.from_wildcard)
+        self._updated -= removed
+        self._removed = (self._removed | removed) - self._linked.keys()
+        # The consumer also hears of an entry that became known and links nothing, or that cannot be read.
+        self._mesh_dirty = True
+        self._wake.set()
+        if added or removed:
+            for subscriber in self._subscribers:
+                subscriber(added, removed)
+
+    def _link(self, name: ServiceName, link: LinkedService, from_wildcard: bool) -> None:
+        linked = self._linked.get(name)
+        if linked is None:
+            self._linked[name] = _Linked(link, from_wildcard)
+        elif (linked.link, linked.from_wildcard) != (link, from_wildcard):
+            linked.link, linked.from_wildcard = link, from_wildcard
+        else:
+            return
+        self._touch(name)
+
+    def _entries_touched(self, names: Iterable[ServiceName] | None) -> None:
+        for name in self._linked if names is None else names:
+            if name in self._linked:
+                self._touch(name)
+
+    def _touch(self, name: ServiceName) -> None:
+        self._updated.add(name)
+        self._wake.set()
