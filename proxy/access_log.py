@@ -14,7 +14,9 @@ import threading
 import msgspec
 
 _MOST_WAITING = 10_000
-_LINES_PER_WRITE = 64
+_BYTES_PER_WRITE = 4_096  # PIPE_BUF: what the workers write to one pipe never mixes within a line
+_GATHER_S = 0.05
+"""Lines are gathered this long: a thread that wakes for each one would take the interpreter from the connections."""
 
 
 class AccessRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -61,7 +63,7 @@ class AccessLog:
         self._encoder = msgspec.json.Encoder()
         self._waiting: collections.deque[bytes] = collections.deque()
         self._wake = threading.Event()
-        self._stopping = False
+        self._stop = threading.Event()
         self.dropped = 0
         """Lines that were lost because the writer could not keep up."""
         self._reported = 0
@@ -81,7 +83,7 @@ class AccessLog:
 
     def close(self, timeout_s: float) -> None:
         """Write what waits, but no longer than this."""
-        self._stopping = True
+        self._stop.set()
         self._wake.set()
         if self._thread is not None:
             self._thread.join(timeout_s)
@@ -90,14 +92,21 @@ class AccessLog:
         while True:
             self._wake.wait()
             self._wake.clear()
+            self._stop.wait(_GATHER_S)
             while self._waiting:
-                lines = [self._waiting.popleft() for _ in range(min(len(self._waiting), _LINES_PER_WRITE))]
-                self._write(b"\n".join(lines) + b"\n")
-            if self.dropped > self._reported and not self._stopping:
+                self._write(self._gather())
+            if self.dropped > self._reported and not self._stop.is_set():
                 missing, self._reported = self.dropped - self._reported, self.dropped
                 self._write(b'{"event":"access_log_lines_dropped","count":%d}\n' % missing)
-            if self._stopping:
+            if self._stop.is_set():
                 return
+
+    def _gather(self) -> bytes:
+        """As many whole lines as one write takes, at least one."""
+        lines = bytearray(self._waiting.popleft() + b"\n")
+        while self._waiting and len(lines) + len(self._waiting[0]) < _BYTES_PER_WRITE:
+            lines += self._waiting.popleft() + b"\n"
+        return bytes(lines)
 
     def _write(self, data: bytes) -> None:
         while data:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import socket
 from typing import TYPE_CHECKING
@@ -170,7 +171,7 @@ class Carrier:
         uris = session.peer_uris()
         self.life.spiffe_id = " ".join(uris)
         try:
-            identity = identity_of(uris)
+            identity = _identity_of(uris)
         except IdentityError as error:
             raise PeerError(CloseReason.BAD_IDENTITY, str(error)) from error
         peer = route.server_name.peer
@@ -273,6 +274,10 @@ class Carrier:
             duration_ms=round((now_s - life.started_s) * 1_000, 3),
             detail=life.detail,
         )
+
+
+# Pure, and asked again for every connection of the same caller.
+_identity_of = functools.lru_cache(maxsize=4_096)(identity_of)
 
 
 def _linger(loop: asyncio.AbstractEventLoop, client: socket.socket) -> None:

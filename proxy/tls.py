@@ -13,6 +13,7 @@ accepted under another's, and after its root was removed, because resumption ver
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Callable
 from typing import Any
@@ -231,11 +232,19 @@ class TLSSession:
         text: str = _ffi.string(_lib.SSL_get_version(self._ssl)).decode()
         return text
 
-    def peer_certificate(self) -> x509.Certificate | None:
+    def peer_der(self) -> bytes:
+        """The peer's certificate; empty when it has none."""
         raw = _lib.SSL_get_peer_certificate(self._ssl)
         if raw == _ffi.NULL:
-            return None
-        return crypto.X509._from_raw_x509_ptr(raw).to_cryptography()
+            return b""
+        memory = _lib.BIO_new(_lib.BIO_s_mem())
+        try:
+            _lib.i2d_X509_bio(memory, raw)
+            length = _lib.BIO_get_mem_data(memory, self._pointer)
+            return bytes(_ffi.buffer(self._pointer[0], length))
+        finally:
+            _lib.BIO_free(memory)
+            _lib.X509_free(raw)
 
     def _no_progress(self, result: int) -> int:
         error = _lib.SSL_get_error(self._ssl, result)
@@ -296,21 +305,18 @@ class ServerSession(TLSSession):
             raise PeerError(CloseReason.TLS_FAILED, "the client closed during the handshake")
         return False
 
-    def peer_uris(self) -> list[str]:
+    def peer_uris(self) -> tuple[str, ...]:
         """The URI SANs of the client's verified certificate.
 
         :raises PeerError: when it has no certificate, or one whose names cannot be read.
         """
-        certificate = self.peer_certificate()
-        if certificate is None or _lib.SSL_get_verify_result(self._ssl) != 0:
+        der = self.peer_der()
+        if not der or _lib.SSL_get_verify_result(self._ssl) != 0:
             raise PeerError(CloseReason.NO_CERTIFICATE, "the client has no verified certificate")
         try:
-            names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        except x509.ExtensionNotFound:
-            return []
+            return _uris(der)
         except ValueError as error:
             raise PeerError(CloseReason.BAD_IDENTITY, f"the certificate's names cannot be read: {error}") from error
-        return names.get_values_for_type(x509.UniformResourceIdentifier)
 
     def _failure(self, detail: str) -> PeerError:
         if self.chosen is None:
@@ -327,6 +333,19 @@ class ServerSession(TLSSession):
         if verify_error := self._verify_error():
             return PeerError(CloseReason.UNTRUSTED_CERTIFICATE, f"the client's certificate: {verify_error}")
         return PeerError(CloseReason.TLS_FAILED, detail)
+
+
+@functools.lru_cache(maxsize=4_096)
+def _uris(der: bytes) -> tuple[str, ...]:
+    """The URI SANs of a certificate. Remembered: a caller comes back with the same one until its leaf is renewed.
+
+    :raises ValueError: when the certificate or its names do not parse.
+    """
+    try:
+        names = x509.load_der_x509_certificate(der).extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return ()
+    return tuple(names.value.get_values_for_type(x509.UniformResourceIdentifier))
 
 
 class UpstreamContext:
@@ -376,11 +395,11 @@ class UpstreamSession(TLSSession):
             if self._no_progress(result) == CLOSE_NOTIFY:
                 raise self._failure("the external service closed during the handshake")
             return False
-        certificate = self.peer_certificate()
-        if certificate is None or _lib.SSL_get_verify_result(self._ssl) != 0:
+        der = self.peer_der()
+        if not der or _lib.SSL_get_verify_result(self._ssl) != 0:
             raise self._failure("the external service has no verified certificate")
         if self._expected_name:
-            check_name(certificate, self._expected_name)
+            check_name(x509.load_der_x509_certificate(der), self._expected_name)
         return True
 
     def _failure(self, detail: str) -> UpstreamError:
