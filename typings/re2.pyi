@@ -1,6 +1,6 @@
 """The part of google-re2 that this project uses."""
 
-class error(Exception): ...  # noqa: N801, N818
+class error(Exception): ...
 
 class Options:
     log_errors: bool

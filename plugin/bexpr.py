@@ -1,0 +1,209 @@
+"""Filter expressions of service-resolver subsets, as Consul evaluates them (go-bexpr 0.1.2).
+
+An expression is compiled once against the shape of a health entry: an unknown selector, an operator that its type
+does not have, or a bad regular expression is an error at compile time, as in Consul. Regular expressions are RE2,
+and find a match anywhere in the text. This module is pure. The language:
+https://developer.hashicorp.com/consul/api-docs/features/filtering
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import re2
+
+from plugin.bexpr_syntax import BexprError, Binary, Match, Node, Not, Operator, parse
+from plugin.consul.api import HealthEntry
+
+__all__ = ["BexprError", "Filter", "compile_filter"]
+
+Test = Callable[[Any], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A compiled expression."""
+
+    text: str
+    _test: Test
+
+    def matches(self, entry: HealthEntry) -> bool:
+        return self._test(entry)
+
+
+@lru_cache(maxsize=1024)
+def compile_filter(text: str) -> Filter:
+    """Compile ``text`` for health entries. :raises BexprError: when Consul would refuse it, and says why."""
+    return Filter(text, _compiled(parse(text)))
+
+
+class _Scalar(enum.Enum):
+    TEXT = "text"
+    NUMBER = "number"
+    TRUTH = "truth"
+
+
+@dataclass(frozen=True, slots=True)
+class _List:
+    element: _Type
+
+
+@dataclass(frozen=True, slots=True)
+class _Map:
+    value: _Type
+
+
+@dataclass(frozen=True, slots=True)
+class _Struct:
+    fields: Mapping[str, tuple[str, _Type]]
+    """Consul's field name to this program's attribute and its type."""
+
+
+_Type = _Scalar | _List | _Map | _Struct
+
+_TEXTS = _List(_Scalar.TEXT)
+_TEXT_BY_NAME = _Map(_Scalar.TEXT)
+_WEIGHTS = _Struct({"Passing": ("passing", _Scalar.NUMBER), "Warning": ("warning", _Scalar.NUMBER)})
+_TAGGED_ADDRESS = _Struct({"Address": ("address", _Scalar.TEXT), "Port": ("port", _Scalar.NUMBER)})
+_PROXY = _Struct(
+    {
+        "DestinationServiceName": ("destination_service_name", _Scalar.TEXT),
+        "DestinationServiceID": ("destination_service_id", _Scalar.TEXT),
+    }
+)
+_NODE = _Struct(
+    {
+        "ID": ("id", _Scalar.TEXT),
+        "Node": ("node", _Scalar.TEXT),
+        "Address": ("address", _Scalar.TEXT),
+        "Datacenter": ("datacenter", _Scalar.TEXT),
+        "Meta": ("meta", _TEXT_BY_NAME),
+        "TaggedAddresses": ("tagged_addresses", _TEXT_BY_NAME),
+    }
+)
+_SERVICE = _Struct(
+    {
+        "Kind": ("kind", _Scalar.TEXT),
+        "ID": ("id", _Scalar.TEXT),
+        "Service": ("service", _Scalar.TEXT),
+        "Tags": ("tags", _TEXTS),
+        "Address": ("address", _Scalar.TEXT),
+        "TaggedAddresses": ("tagged_addresses", _Map(_TAGGED_ADDRESS)),
+        "Meta": ("meta", _TEXT_BY_NAME),
+        "Port": ("port", _Scalar.NUMBER),
+        "Weights": ("weights", _WEIGHTS),
+        "EnableTagOverride": ("enable_tag_override", _Scalar.TRUTH),
+        "Proxy": ("proxy", _PROXY),
+        "Connect": ("connect", _Struct({"Native": ("native", _Scalar.TRUTH)})),
+    }
+)
+_CHECK = _Struct(
+    {
+        "Node": ("node", _Scalar.TEXT),
+        "CheckID": ("check_id", _Scalar.TEXT),
+        "Name": ("name", _Scalar.TEXT),
+        "Status": ("status", _Scalar.TEXT),
+        "ServiceID": ("service_id", _Scalar.TEXT),
+        "ServiceName": ("service_name", _Scalar.TEXT),
+        "ServiceTags": ("service_tags", _TEXTS),
+        "Type": ("type", _Scalar.TEXT),
+    }
+)
+_ENTRY = _Struct({"Node": ("node", _NODE), "Service": ("service", _SERVICE), "Checks": ("checks", _List(_CHECK))})
+
+_EMPTY_OF = {_Scalar.TEXT: "", _Scalar.NUMBER: 0, _Scalar.TRUTH: False}
+
+_TRUTHS = {
+    **dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True),
+    **dict.fromkeys(("0", "f", "F", "FALSE", "false", "False"), False),
+}
+
+_ABSENT_KEY_HOLDS = frozenset(
+    # Of a key that a map does not have, Consul also says that it matches any expression.
+    {Operator.NOT_EQUAL, Operator.NOT_IN, Operator.IS_EMPTY, Operator.MATCHES, Operator.NOT_MATCHES}
+)
+
+
+def _compiled(node: Node) -> Test:
+    if isinstance(node, Not):
+        operand = _compiled(node.operand)
+        return lambda entry: not operand(entry)
+    if isinstance(node, Binary):
+        left, right = _compiled(node.left), _compiled(node.right)
+        if node.conjunction:
+            return lambda entry: left(entry) and right(entry)
+        return lambda entry: left(entry) or right(entry)
+    return _walk(_ENTRY, node, 0)
+
+
+def _walk(kind: _Type, match: Match, depth: int) -> Test:
+    """Return the test for a value of type ``kind``, reached after ``depth`` elements of the selector."""
+    if depth == len(match.selector):
+        return _operation(kind, match)
+    name = match.selector[depth]
+    if isinstance(kind, _Struct) and name in kind.fields:
+        attribute, field = kind.fields[name]
+        rest = _walk(field, match, depth + 1)
+        return lambda value: rest(None if value is None else getattr(value, attribute))
+    if isinstance(kind, _Map):
+        return _walk_key(name, _walk(kind.value, match, depth + 1), match.operator in _ABSENT_KEY_HOLDS)
+    if isinstance(kind, _List) and isinstance(kind.element, _Struct):
+        element = _walk(kind.element, match, depth)
+        return lambda value: any(element(item) for item in value or ())
+    raise BexprError(f"the selector {'.'.join(match.selector[: depth + 1])!r} is not one that health entries have")
+
+
+def _walk_key(name: str, rest: Test, absent: bool) -> Test:
+    def test(value: Any) -> bool:
+        return rest(value[name]) if value and name in value else absent
+
+    return test
+
+
+def _operation(kind: _Type, match: Match) -> Test:
+    """Return the comparison itself, negated when the operator is."""
+    positive, negated = match.operator.positive
+    test = _positive(kind, positive, match)
+    if test is None:
+        raise BexprError(f"the operator {match.operator.value!r} cannot be used with {'.'.join(match.selector)!r}")
+    return (lambda value: not test(value)) if negated else test
+
+
+def _positive(kind: _Type, operator: Operator, match: Match) -> Test | None:
+    if operator is Operator.IS_EMPTY and isinstance(kind, _List | _Map):
+        return lambda value: not value
+    if operator is Operator.EQUAL and isinstance(kind, _Scalar):
+        wanted, empty = _coerced(kind, match), _EMPTY_OF[kind]
+        return lambda value: bool((empty if value is None else value) == wanted)
+    if operator is Operator.IN and (kind is _Scalar.TEXT or isinstance(kind, _Map)):
+        return lambda value: match.value in (value or "")
+    if operator is Operator.IN and isinstance(kind, _List) and isinstance(kind.element, _Scalar):
+        element = _coerced(kind.element, match)
+        return lambda value: element in (value or ())
+    if operator is Operator.MATCHES and kind is _Scalar.TEXT:
+        expression = _regular_expression(match.value)
+        return lambda value: expression.search(value or "") is not None
+    return None
+
+
+def _coerced(kind: _Scalar, match: Match) -> str | int | bool:
+    """Read the literal as the type that it is compared with."""
+    if kind is _Scalar.TEXT:
+        return match.value
+    try:
+        return _TRUTHS[match.value] if kind is _Scalar.TRUTH else int(match.value, 0)
+    except (KeyError, ValueError) as error:
+        raise BexprError(f"{match.value!r} cannot be compared with {'.'.join(match.selector)!r}") from error
+
+
+def _regular_expression(text: str) -> re2._Regexp:
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return re2.compile(text, options)
+    except re2.error as error:
+        raise BexprError(f"{text!r} is not a regular expression of RE2: {error}") from error
