@@ -32,6 +32,7 @@ class WorkerProcess:
         self._generation = 0
         self._parser = ControlFrames()
         self._log = b""
+        self.control_closed = False
 
     async def start(self, *, limits: Limits | None = None, handover_path: Path | str = "") -> None:
         passed = (self._worker_end.fileno(), self.listening.fileno(), self._log_write)
@@ -92,6 +93,7 @@ class WorkerProcess:
         if data:
             self.frames.extend(self._parser.feed(data))
         else:
+            self.control_closed = True
             asyncio.get_running_loop().remove_reader(self.control.fileno())
 
     def _on_log(self) -> None:

@@ -1,0 +1,231 @@
+"""Bytes, ends and resets: what one side does, the other side sees."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+import os
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from plugin.dev.external import ExternalService, banner_first, echo, reset, sink, source
+from proxy.model import Action, Limits
+from tests.support.eventually import eventually
+from tests.support.mesh import HandMadeMesh, allow, connected, sni
+from tests.support.raw_tls import RawTLSClient
+from tests.support.worker import WorkerProcess, running_worker
+
+
+@pytest.fixture
+def mesh() -> HandMadeMesh:
+    return HandMadeMesh()
+
+
+@pytest_asyncio.fixture
+async def worker() -> AsyncIterator[WorkerProcess]:
+    async with running_worker() as running:
+        yield running
+
+
+async def test_the_clients_end_is_passed_on_and_the_answer_still_comes(
+    mesh: HandMadeMesh, worker: WorkerProcess
+) -> None:
+    async with ExternalService(sink) as service:
+        await worker.update(mesh=mesh.settings(Action.ALLOW), upserts=(mesh.service("db", service.port),))
+        context = mesh.client_context(mesh.leaf("web"))
+
+        def talk() -> bytes:
+            client = RawTLSClient(worker.port, context, sni("db"))
+            client.send(bytes(3_000_000))
+            client.finish()
+            answer = client.receive_all()
+            client.close()
+            return answer
+
+        assert await asyncio.to_thread(talk) == b"3000000"
+        record = await worker.record(reason="client_eof")
+    assert (record["bytes_received"], record["bytes_sent"]) == (3_000_000, 7)
+
+
+async def test_the_external_services_end_is_passed_on_and_it_still_hears_the_client(
+    mesh: HandMadeMesh, worker: WorkerProcess
+) -> None:
+    heard: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def last_words(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"bye")
+        writer.write_eof()
+        heard.set_result(await reader.read())
+
+    async with ExternalService(last_words) as service:
+        await worker.update(mesh=mesh.settings(Action.ALLOW), upserts=(mesh.service("db", service.port),))
+        context = mesh.client_context(mesh.leaf("web"))
+
+        def talk() -> bytes:
+            client = RawTLSClient(worker.port, context, sni("db"))
+            answer = client.receive_all()
+            client.send(b"thanks")
+            client.finish()
+            return answer
+
+        assert await asyncio.to_thread(talk) == b"bye"
+        assert await asyncio.wait_for(heard, 20) == b"thanks"
+        await worker.record(reason="upstream_eof")
+
+
+async def test_bytes_arrive_unchanged_both_ways_at_once(mesh: HandMadeMesh, worker: WorkerProcess) -> None:
+    async with ExternalService(echo) as service:
+        await worker.update(mesh=mesh.settings(Action.ALLOW), upserts=(mesh.service("db", service.port),))
+        data = os.urandom(20_000_000)
+        async with connected(worker.port, mesh.client_context(mesh.leaf("web")), sni("db")) as client:
+
+            async def pump() -> None:
+                for start in range(0, len(data), 77_777):
+                    client.writer.write(data[start : start + 77_777])
+                    await client.writer.drain()
+
+            async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+                tasks.create_task(pump())
+                received = await client.reader.readexactly(len(data))
+        assert hashlib.sha256(received).digest() == hashlib.sha256(data).digest()
+
+
+async def test_a_reset_is_passed_on_as_a_reset(mesh: HandMadeMesh, worker: WorkerProcess) -> None:
+    async with ExternalService(reset) as service:
+        await worker.update(mesh=mesh.settings(Action.ALLOW), upserts=(mesh.service("db", service.port),))
+        context = mesh.client_context(mesh.leaf("web"))
+
+        def talk() -> None:
+            client = RawTLSClient(worker.port, context, sni("db"))
+            client.send(b"anything")
+            client.receive_all()
+
+        with pytest.raises(ConnectionResetError):
+            await asyncio.to_thread(talk)
+        await worker.record(reason="upstream_reset")
+
+
+async def test_what_came_before_a_refused_upload_still_reaches_the_client(
+    mesh: HandMadeMesh, worker: WorkerProcess
+) -> None:
+    async def too_large(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(10)
+        writer.write(b"413 too large")
+        writer.write_eof()
+        await reader.read()
+
+    async with ExternalService(too_large) as service:
+        await worker.update(mesh=mesh.settings(Action.ALLOW), upserts=(mesh.service("db", service.port),))
+        async with connected(worker.port, mesh.client_context(mesh.leaf("web")), sni("db")) as client:
+            client.writer.write(bytes(5_000_000))
+            assert await asyncio.wait_for(client.reader.read(), 20) == b"413 too large"
+
+
+async def test_a_reader_that_never_reads_costs_no_memory_and_delays_nobody(
+    mesh: HandMadeMesh, worker: WorkerProcess
+) -> None:
+    async with ExternalService(source) as endless, ExternalService(echo) as service:
+        services = (mesh.service("files", endless.port), mesh.service("db", service.port))
+        await worker.update(mesh=mesh.settings(Action.ALLOW), upserts=services)
+        context = mesh.client_context(mesh.leaf("web"))
+        before = resident_bytes(worker)
+        stuck = [
+            await asyncio.to_thread(
+                functools.partial(RawTLSClient, worker.port, context, sni("files"), receive_buffer=4_096)
+            )
+            for _ in range(20)
+        ]
+        await eventually(lambda: worker.counters is not None and worker.counters.open_connections == len(stuck))
+        async with connected(worker.port, context, sni("db")) as client:
+            for _ in range(200):
+                assert await client.exchange(b"x" * 1_000) == b"x" * 1_000
+        assert resident_bytes(worker) - before < 40_000_000
+        for one in stuck:
+            one.close()
+        await eventually(lambda: worker.counters is not None and worker.counters.open_connections == 0)
+
+
+def resident_bytes(worker: WorkerProcess) -> int:
+    assert worker.process is not None
+    pages = Path(f"/proc/{worker.process.pid}/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def test_a_denied_client_is_told_nothing_that_the_external_service_says(
+    mesh: HandMadeMesh, worker: WorkerProcess
+) -> None:
+    async with ExternalService(banner_first) as service:
+        allowed = mesh.service("smtp", service.port, intentions=(allow("web"),))
+        await worker.update(mesh=mesh.settings(), upserts=(allowed,))
+        async with connected(worker.port, mesh.client_context(mesh.leaf("batch")), sni("smtp")) as client:
+            assert await client.ended() == b""
+        assert service.accepted == 0
+        async with connected(worker.port, mesh.client_context(mesh.leaf("web")), sni("smtp")) as client:
+            assert await asyncio.wait_for(client.reader.readline(), 20) == b"220 ready\r\n"
+
+
+async def test_data_that_comes_with_the_last_handshake_flight_is_relayed(
+    mesh: HandMadeMesh, worker: WorkerProcess
+) -> None:
+    async with ExternalService(echo) as service:
+        await worker.update(mesh=mesh.settings(Action.ALLOW), upserts=(mesh.service("db", service.port),))
+        context = mesh.client_context(mesh.leaf("web"))
+
+        def talk() -> bytes:
+            client = RawTLSClient(worker.port, context, sni("db"))
+            client.send(b"first words")
+            client.finish()
+            return client.receive_all()
+
+        for _ in range(20):
+            assert await asyncio.to_thread(talk) == b"first words"
+
+
+async def test_an_idle_connection_is_ended_only_where_the_service_says_so(
+    mesh: HandMadeMesh, worker: WorkerProcess
+) -> None:
+    async with ExternalService(echo) as service:
+        services = (mesh.service("db", service.port), mesh.service("api", service.port, idle_timeout_s=0.4))
+        await worker.update(mesh=mesh.settings(Action.ALLOW), upserts=services)
+        context = mesh.client_context(mesh.leaf("web"))
+        async with (
+            connected(worker.port, context, sni("db")) as stays,
+            connected(worker.port, context, sni("api")) as idle,
+        ):
+            assert await stays.exchange(b"1") == b"1"
+            assert await idle.exchange(b"1") == b"1"
+            assert await idle.ended() == b""
+            assert await stays.exchange(b"2") == b"2"
+        assert (await worker.record(reason="idle"))["service"] == "api"
+
+
+async def test_silent_and_surplus_clients_are_ended(mesh: HandMadeMesh) -> None:
+    limits = Limits(connections=3, pending_handshakes=2, handshake_timeout_s=0.5)
+    async with running_worker(limits=limits) as worker, ExternalService(echo) as service:
+        await worker.update(mesh=mesh.settings(Action.ALLOW), upserts=(mesh.service("db", service.port),))
+        silent = [socket.create_connection(("127.0.0.1", worker.port)) for _ in range(3)]
+        await worker.record(reason="over_limit")
+        await worker.record(reason="handshake_timeout")
+        await eventually(lambda: sum(r["reason"] == "handshake_timeout" for r in worker.records) == 2)
+        async with connected(worker.port, mesh.client_context(mesh.leaf("web")), sni("db")) as client:
+            assert await client.exchange(b"room again") == b"room again"
+        for one in silent:
+            one.close()
+
+
+async def test_garbage_and_probes_are_told_apart(mesh: HandMadeMesh, worker: WorkerProcess) -> None:
+    await worker.update(mesh=mesh.settings(Action.ALLOW), upserts=(mesh.service("db"),))
+    socket.create_connection(("127.0.0.1", worker.port)).close()
+    with socket.create_connection(("127.0.0.1", worker.port)) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await worker.record(reason="not_tls")
+    await eventually(lambda: worker.counters and len(worker.counters.counts) >= 2)
+    assert worker.counters is not None
+    counted = {count.reason: count.connections for count in worker.counters.counts}
+    assert counted == {"no_bytes": 1, "not_tls": 1}
+    assert not [record for record in worker.records if record["reason"] == "no_bytes"]
