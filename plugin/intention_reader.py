@@ -121,7 +121,7 @@ class IntentionReader:
     async def _read(self, names: Sequence[ServiceName]) -> None:
         try:
             async with self._requests:
-                matches = await self._match(names)
+                matches, index = await self._match(names)
         except ConsulForbidden as problem:
             await self._narrow_down(names, problem)
         except GatewayError as problem:
@@ -133,7 +133,7 @@ class IntentionReader:
             self._confirmed_s = time.monotonic()
             for name in names:
                 self._forbidden.discard(name)
-                self._store.intentions(name).learned(matches[endpoints.qualified(name)] or ())
+                self._store.intentions(name).learned(matches[endpoints.qualified(name)] or (), index=index)
 
     async def _narrow_down(self, names: Sequence[ServiceName], problem: ConsulForbidden) -> None:
         if len(names) > 1 and problem.rule:
@@ -147,7 +147,7 @@ class IntentionReader:
             self._forbidden.add(name)
             self._store.intentions(name).failed(problem)
 
-    async def _match(self, names: Sequence[ServiceName]) -> _Matches:
+    async def _match(self, names: Sequence[ServiceName]) -> tuple[_Matches, int]:
         self._count += 1
         wanted = [endpoints.qualified(name) for name in names]
         params = [("by", "destination"), *(("name", name) for name in wanted)]
@@ -159,7 +159,7 @@ class IntentionReader:
         # A name that is not answered for is not known; it must not pass for a service without intentions.
         if missing := [name for name in wanted if name not in matches]:
             raise ConsulUnavailable(f"Consul's answer about intentions leaves out {', '.join(missing[:5])}")
-        return matches
+        return matches, reply.index or 0
 
 
 def _body(reply: Reply) -> bytes:

@@ -35,6 +35,8 @@ BLOCKING_READS = 4
 """At a time; each may hold its connection for ``BLOCKING_WAIT_S``."""
 BLOCKING_WAIT_S = 35.0
 """Longer than the 30 s over which an agent spreads renewals after the signing key changed."""
+STALE_READS_PER_S = 50.0
+"""All leaves go stale at once when the signing key changes; they are read again at this rate together."""
 
 
 class LeafKeeper:
@@ -73,7 +75,8 @@ class LeafKeeper:
         kept.kick.clear()
         try:
             kept.take(await self._read(kept, index=0))
-            if not kept.renewed and self._is_stale(kept):
+            # With all blocking reads taken, plain ones go on: they find what the agent renewed by itself.
+            if not kept.renewed and self._is_stale(kept) and not self._blocking.locked():
                 kept.take(await self._read(kept, index=kept.index))
         except GatewayError as problem:
             return kept.failed(problem)
@@ -113,7 +116,8 @@ class LeafKeeper:
     def _next_question_s(self, kept: _Kept) -> float:
         known = kept.known
         if known is None or not known.signed_by_active(self._roots):
-            return random.uniform(1.0, 3.0)
+            stale = sum(1 for each in self._kept.values() if self._is_stale(each))
+            return max(2.0, stale / STALE_READS_PER_S) * random.uniform(0.5, 1.5)
         due_s = known.renewal_due_s(kept.fraction) - time.time()
         return due_s if due_s > 0 else known.recheck_s() * random.uniform(0.7, 1.3)
 
