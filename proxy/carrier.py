@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from proxy import handshake
 from proxy.access_log import AccessRecord, timestamp
 from proxy.channel import RESET_ON_CLOSE, TLSChannel
-from proxy.connection import ConnectionLife, State
+from proxy.connection import ConnectionLife
 from proxy.dial import describe as describe_endpoint
 from proxy.dial import dial
 from proxy.errors import PeerError, UpstreamError
@@ -227,7 +227,7 @@ class Carrier:
     def _refuse(self, reason: CloseReason, detail: str) -> None:
         """End a connection that never opened, so that the client can still read why (an alert, or an end)."""
         session, client = self._session, self._client
-        if self.life.state is State.HANDSHAKING and self.life.tls_version and session is not None:
+        if self.life.tls_version and session is not None:
             session.close_notify()
         if session is not None and (waiting := session.outgoing()) is not None:
             with contextlib.suppress(OSError):

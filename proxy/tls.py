@@ -21,7 +21,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL, crypto
-from service_identity import VerificationError
+from service_identity import CertificateError, VerificationError
 from service_identity.cryptography import extract_patterns
 from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
 
@@ -420,7 +420,7 @@ def check_name(certificate: x509.Certificate, expected: str) -> None:
         wanted = IPAddress_ID(expected) if _is_ip_address(expected) else DNS_ID(expected)
         try:
             verify_service_identity(extract_patterns(certificate), obligatory_ids=[wanted], optional_ids=[])
-        except (VerificationError, ValueError):
+        except (VerificationError, CertificateError, ValueError):
             pass
         else:
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 
@@ -33,10 +34,8 @@ class RawTLSClient:
 
     def finish(self) -> None:
         """close_notify, then FIN; reading goes on."""
-        try:
+        with contextlib.suppress(ssl.SSLWantReadError):
             self._tls.unwrap()
-        except ssl.SSLWantReadError:
-            pass
         self._flush()
         self.socket.shutdown(socket.SHUT_WR)
 
