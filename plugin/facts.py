@@ -21,7 +21,7 @@ from plugin.consul.api import (
     ServiceResolver,
 )
 from plugin.errors import GatewayError
-from proxy.model import Action, Leaf, ServiceName
+from proxy.model import Action, Leaf, PeerBundle, ServiceName
 
 T = TypeVar("T")
 
@@ -63,6 +63,8 @@ class ServiceFacts:
     """By path: those of ``link.ca_file``, ``link.cert_file`` and ``link.key_file`` that are set."""
     addresses: Mapping[str, Fact[tuple[str, ...]]] = field(default_factory=dict)
     """IP addresses by hostname, for instances and destinations whose address is a name."""
+    exported_to: tuple[str, ...] = ()
+    """The peers that import the service, by the names that this cluster gave them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,3 +79,5 @@ class MeshFacts:
     default_action: Fact[Action] = field(default_factory=Fact)
     proxy_config: Mapping[str, object] = field(default_factory=dict)
     """``Proxy.Config`` of the gateway's own registration."""
+    peers: Fact[tuple[PeerBundle, ...]] = field(default_factory=Fact)
+    """What verifies the callers of each cluster peer; not known is as good as none, for callers of peers alone."""

@@ -261,6 +261,8 @@ class IntentionMatch(_Answer, frozen=True):
     destination_ns: str = "default"
     source_partition: str = ""
     source_peer: str = ""
+    source_sameness_group: str = ""
+    """Consul Enterprise: stands for several partitions and peers."""
     action: str = ""
     """``allow``, ``deny``, or empty when there are Permissions."""
     permissions: tuple[dict[str, Any], ...] | None = None

@@ -1,0 +1,105 @@
+"""What a service-resolver and service-defaults say about balancing and time limits.
+
+Redirects and failover are the business of the calling side: a gateway does not follow them. Sources:
+https://developer.hashicorp.com/consul/docs/reference/config-entry/service-resolver and .../service-defaults
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from plugin.consul.api import HashPolicy as ConsulHashPolicy
+from plugin.consul.api import LoadBalancer, ServiceDefaults, ServiceResolver
+from plugin.durations import duration_s
+from proxy.model import Balance, BalancePolicy, HashPolicy, HashSource
+
+T = TypeVar("T")
+
+IDLE_TIMEOUT_META = "tgw-idle-timeout"
+"""Key in the Meta of service-defaults: Consul has no field for how long a connection may be silent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting(Generic[T]):
+    value: T
+    warnings: tuple[str, ...] = ()
+
+
+def connect_timeout(resolver: ServiceResolver | None) -> Setting[float]:
+    """Return ``ConnectTimeout`` in seconds; 0 when it is not set."""
+    if resolver is None:
+        return Setting(0.0)
+    return _duration(resolver.connect_timeout, "ConnectTimeout of the service-resolver")
+
+
+def idle_timeout(defaults: ServiceDefaults | None) -> Setting[float]:
+    """Return how long a connection may be silent in both directions, in seconds; 0 means for ever."""
+    text = (defaults.meta or {}).get(IDLE_TIMEOUT_META, "") if defaults is not None else ""
+    return _duration(text, f"Meta {IDLE_TIMEOUT_META} of service-defaults")
+
+
+def balance(resolver: ServiceResolver | None) -> Setting[Balance]:
+    """Return how endpoints are chosen: round robin unless the resolver has a policy that is known."""
+    settings = resolver.load_balancer if resolver is not None else None
+    if settings is None or not settings.policy:
+        return Setting(Balance())
+    try:
+        policy = BalancePolicy(settings.policy)
+    except ValueError:
+        known = ", ".join(BalancePolicy)
+        return Setting(
+            Balance(),
+            (
+                f"LoadBalancer.Policy {settings.policy!r} of the service-resolver is none of {known}; "
+                "endpoints are used in turn. Correct the entry",
+            ),
+        )
+    return _balance(policy, settings)
+
+
+def _balance(policy: BalancePolicy, settings: LoadBalancer) -> Setting[Balance]:
+    plain = Balance(policy)
+    ring, least = settings.ring_hash_config, settings.least_request_config
+    minimum = (ring.minimum_ring_size if ring is not None else 0) or plain.minimum_ring_size
+    maximum = (ring.maximum_ring_size if ring is not None else 0) or plain.maximum_ring_size
+    hash_policies, warnings = [], []
+    for element in settings.hash_policies or ():
+        try:
+            hash_policies.append(_hash_policy(element))
+        except ValueError as error:
+            warnings.append(f"{error} in LoadBalancer.HashPolicies of the service-resolver; it is left out")
+    if minimum > maximum:
+        warnings.append("RingHashConfig of the service-resolver has a minimum above its maximum; the maximum applies")
+    return Setting(
+        Balance(
+            policy=policy,
+            choice_count=max((least.choice_count if least is not None else 0) or plain.choice_count, 2),
+            minimum_ring_size=min(minimum, maximum),
+            maximum_ring_size=maximum,
+            hash_policies=tuple(hash_policies),
+        ),
+        tuple(warnings),
+    )
+
+
+def _hash_policy(element: ConsulHashPolicy) -> HashPolicy:
+    if element.source_ip:
+        return HashPolicy(HashSource.SOURCE_IP, terminal=element.terminal)
+    try:
+        source = HashSource(element.field)
+    except ValueError as error:
+        raise ValueError(f"the field {element.field!r} is not known") from error
+    if source is HashSource.SOURCE_IP or not element.field_value:
+        raise ValueError(f"the field {element.field!r} has no usable FieldValue")
+    return HashPolicy(source, element.field_value, element.terminal)
+
+
+def _duration(value: str | int, what: str) -> Setting[float]:
+    try:
+        seconds = duration_s(value)
+    except ValueError as error:
+        return Setting(0.0, (f"{what}: {error}; its default applies",))
+    if seconds < 0:
+        return Setting(0.0, (f"{what} is negative ({value!r}); its default applies",))
+    return Setting(seconds)
