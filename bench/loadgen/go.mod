@@ -1,0 +1,3 @@
+module consul-tgw/bench/loadgen
+
+go 1.25

@@ -1,0 +1,96 @@
+// Command loadgen puts load on a terminating gateway, and is the external service behind it.
+//
+// It speaks to the gateway as a service of the mesh does: mutual TLS with a leaf of Consul's CA, by server name. It
+// measures what a client can see; processor time and memory of the gateway are its caller's business.
+//
+// `loadgen serve` prints the ports of its three services as JSON and serves until standard input ends. Every other
+// command is a workload: it prints JSON, one object per line, the result last.
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+)
+
+// options are the flags of the workloads; each reads those it needs.
+type options struct {
+	client      clientFiles
+	other       clientFiles
+	target      target
+	connections int
+	duration    time.Duration
+	size        int
+	interval    time.Duration
+}
+
+var workloads = map[string]func(options) error{
+	"bulk-down":       bulkDown,
+	"bulk-up":         bulkUp,
+	"new-connections": newConnections,
+	"echo":            echo,
+	"idle":            idle,
+	"watch":           watch,
+}
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "loadgen:", err)
+		os.Exit(1)
+	}
+}
+
+func run(arguments []string) error {
+	if len(arguments) == 0 {
+		return fmt.Errorf("no command: serve, bulk-down, bulk-up, new-connections, echo, idle or watch")
+	}
+	if arguments[0] == "serve" {
+		return serve()
+	}
+	workload, known := workloads[arguments[0]]
+	if !known {
+		return fmt.Errorf("unknown command %q", arguments[0])
+	}
+	parsed, err := parse(arguments[0], arguments[1:])
+	if err != nil {
+		return err
+	}
+	return workload(parsed)
+}
+
+func parse(name string, arguments []string) (options, error) {
+	var chosen options
+	flags := flag.NewFlagSet(name, flag.ContinueOnError)
+	flags.StringVar(&chosen.target.address, "address", "", "ip:port of the gateway")
+	flags.StringVar(&chosen.target.serverName, "server-name", "", "SNI")
+	flags.StringVar(&chosen.target.spiffeID, "spiffe-id", "", "URI that the gateway's certificate must carry")
+	flags.StringVar(&chosen.target.rootsFile, "roots", "", "PEM file: the mesh's roots")
+	flags.StringVar(&chosen.target.maximumVersion, "tls-max", "1.3", "1.2 or 1.3")
+	flags.StringVar(&chosen.client.certificate, "certificate", "", "PEM file: the client's leaf and its intermediates")
+	flags.StringVar(&chosen.client.key, "key", "", "PEM file: the leaf's key")
+	flags.StringVar(&chosen.other.certificate, "other-certificate", "", "watch: leaf of the client that stays allowed")
+	flags.StringVar(&chosen.other.key, "other-key", "", "watch: its key")
+	flags.IntVar(&chosen.connections, "connections", 1, "how many at the same time")
+	flags.IntVar(&chosen.size, "size", 128, "echo: bytes of one message")
+	flags.DurationVar(&chosen.duration, "duration", time.Second, "how long")
+	flags.DurationVar(&chosen.interval, "interval", 5*time.Millisecond, "watch: between two attempts to connect")
+	return chosen, flags.Parse(arguments)
+}
+
+var output sync.Mutex
+
+// report prints one object, whole, whichever goroutine calls.
+func report(object any) error {
+	output.Lock()
+	defer output.Unlock()
+	return json.NewEncoder(os.Stdout).Encode(object)
+}
+
+// untilReleased returns when whoever started us closes our standard input, or ends.
+func untilReleased() {
+	_, _ = io.Copy(io.Discard, os.Stdin)
+}

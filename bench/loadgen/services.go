@@ -1,0 +1,76 @@
+package main
+
+import (
+	"io"
+	"net"
+)
+
+const chunk = 256 * 1024
+
+// serve is the external service: three behaviours on a loopback port each.
+func serve() error {
+	ports := map[string]int{}
+	for name, behaviour := range map[string]func(net.Conn){"source": source, "sink": sink, "echo": echoBack} {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		ports[name] = listener.Addr().(*net.TCPAddr).Port
+		go accept(listener, behaviour)
+	}
+	if err := report(ports); err != nil {
+		return err
+	}
+	untilReleased()
+	return nil
+}
+
+func accept(listener net.Listener, behaviour func(net.Conn)) {
+	for {
+		connection, err := listener.Accept()
+		if err != nil {
+			continue
+		}
+		go func() {
+			defer connection.Close()
+			behaviour(connection)
+		}()
+	}
+}
+
+// source sends until the client goes away.
+func source(connection net.Conn) {
+	block := make([]byte, chunk)
+	for {
+		if _, err := connection.Write(block); err != nil {
+			return
+		}
+	}
+}
+
+// sink receives until the end, then says that it has everything.
+func sink(connection net.Conn) {
+	block := make([]byte, chunk)
+	for {
+		if _, err := connection.Read(block); err != nil {
+			if err == io.EOF {
+				_, _ = connection.Write([]byte{1})
+			}
+			return
+		}
+	}
+}
+
+// echoBack needs a small buffer only: a thousand idle connections are to cost the gateway, not us.
+func echoBack(connection net.Conn) {
+	block := make([]byte, 1024)
+	for {
+		length, err := connection.Read(block)
+		if err != nil {
+			return
+		}
+		if _, err := connection.Write(block[:length]); err != nil {
+			return
+		}
+	}
+}
