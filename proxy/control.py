@@ -56,6 +56,11 @@ class ControlLink:
         if idle:
             self._flush()
 
+    def check(self) -> None:
+        """Notice now what the event loop would notice at its next turn: above all, that the other end is gone."""
+        if not self._closed:
+            self._on_readable()
+
     def close(self) -> None:
         if not self._closed:
             self._closed = True

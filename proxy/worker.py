@@ -102,12 +102,17 @@ class Worker:
             self._door = HandoverDoor(
                 self._loop,
                 path,
-                wanted=lambda: self._link is None,
+                wanted=self._is_orphan,
                 hello=self._hello,
                 adopted=self._adopted,
             )
         except OSError as error:
             logger.error("no successor of the control process will find this worker: %s: %s", path, error.strerror)
+
+    def _is_orphan(self) -> bool:
+        if self._link is not None:
+            self._link.check()  # the successor may be quicker than the news of the loss
+        return self._link is None
 
     def _update(self, update: Update) -> None:
         if self._plane is None or self._link is None:
