@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 
 from plugin.consul import endpoints
 from plugin.consul.api import HealthEntry
-from plugin.consul.client import ConsulClient, decode
+from plugin.consul.client import ConsulClient, decode_rows
 from plugin.consul.poller import Poller, WatchState, watch_state
 from plugin.consul.transport import Reply
 from plugin.consul.watch import Backoff, News, Watch
@@ -22,8 +22,8 @@ from plugin.errors import ConsulForbidden, ConsulUnavailable, GatewayError
 from plugin.store import FactStore, Slot
 from proxy.model import ServiceName
 
-OWN_QUERIES = 40
-"""With eight for what all services share and the reads, 1,000 linked services stay under 64 connections."""
+OWN_QUERIES = 30
+"""With those for what all services share and the reads, 1,000 linked services stay under 64 connections."""
 SWEEP_PAUSE_S = 1.0
 SWEEP_REQUESTS = 4
 """At a time."""
@@ -191,7 +191,7 @@ class _Shared:
 def _decoder(name: ServiceName) -> Callable[[Reply], Instances]:
     def decoded(reply: Reply) -> Instances:
         path = endpoints.health(name.name)
-        instances = decode(reply, Instances, path)
+        instances = decode_rows(reply, HealthEntry, path)
         if not instances and reply.filtered:
             # Consul hides instances instead of refusing. What was known stays: losing a permission is not an outage.
             raise ConsulForbidden(

@@ -1,10 +1,11 @@
 """Reads the intentions of all linked services, promptly and over few connections.
 
-One blocking query on the list of all intentions says *that* something changed; it matches nothing, so it costs no
-bytes. Then ``intentions/match``, which takes many names at a time and needs no index (Consul 1.8 gives none), says what
-applies now. The list itself never decides: Consul leaves out silently what the token may not read, while ``match``
-answers 403. One forbidden name makes Consul refuse all names of a request, so a refused request is halved until the
-forbidden ones are found; those are asked apart from then on, and slowly.
+One blocking query on the list of all intentions says *that* something changed and hints at the destinations that it
+concerns; those are read at once, all others soon after. What applies is then asked of ``intentions/match``, which takes
+many names at a time and needs no index (Consul 1.8 gives none). The list itself never decides: Consul leaves out
+silently what the token may not read, while ``match`` answers 403. One forbidden name makes Consul refuse all names of a
+request, so a refused request is halved until the forbidden ones are found; those are asked apart from then on, and
+slowly.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 
+import msgspec
+
 from plugin.consul import endpoints
 from plugin.consul.api import IntentionMatch
-from plugin.consul.client import ConsulClient, decode
+from plugin.consul.client import ConsulClient, decode, decode_rows
 from plugin.consul.poller import Poller, WatchState
 from plugin.consul.transport import Reply
 from plugin.consul.watch import Backoff, News
@@ -28,6 +31,8 @@ from proxy.model import ServiceName
 logger = logging.getLogger(__name__)
 
 NAMES_PER_REQUEST = 100
+FULL_READ_PAUSE_S = 2.0
+"""Between two reads of every linked service."""
 REQUESTS = 4
 """At a time."""
 FORBIDDEN_RETRY_S = 8.0
@@ -35,6 +40,24 @@ FORBIDDEN_PER_S = 5.0
 """With many forbidden names the pause grows, so that no more than this many are asked for each second."""
 
 _Matches = dict[str, tuple[IntentionMatch, ...] | None]
+_ByDestination = dict[ServiceName, tuple[int, int]]
+"""How many intentions a destination has, and the newest modification: differs whenever they do."""
+
+
+class _Listed(
+    msgspec.Struct,
+    frozen=True,
+    rename={
+        "destination_name": "DestinationName",
+        "destination_ns": "DestinationNS",
+        "destination_partition": "DestinationPartition",
+        "modify_index": "ModifyIndex",
+    },
+):
+    destination_name: str
+    destination_ns: str = "default"
+    destination_partition: str = "default"
+    modify_index: int = 0
 
 
 class IntentionReader:
@@ -44,6 +67,8 @@ class IntentionReader:
         self._store = store
         self._changed = changed
         self._due: set[ServiceName] = set()
+        self._all_due = asyncio.Event()
+        self._listed: _ByDestination = {}
         self._forbidden: set[ServiceName] = set()
         self._wake = asyncio.Event()
         self._requests = asyncio.Semaphore(REQUESTS)
@@ -51,12 +76,13 @@ class IntentionReader:
         self._confirmed_s: float | None = None
         self._problem: GatewayError | None = None
         self._count = 0
-        self._signal: Poller[bytes] = Poller(
+        self._answered: dict[ServiceName, int] = {}
+        """The number of the newest request that each service was answered by."""
+        self._signal: Poller[_ByDestination] = Poller(
             client,
             "intentions",
             endpoints.INTENTIONS,
-            params=endpoints.NO_INTENTIONS,
-            decode=_body,
+            decode=_by_destination,
             learned=self._signalled,
             failed=self._failed,
         )
@@ -65,12 +91,14 @@ class IntentionReader:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._signal.run(), name="intentions")
             group.create_task(self._read_due(), name="intentions of linked services")
+            group.create_task(self._read_everything(), name="intentions of all linked services")
             group.create_task(self._retry_forbidden(), name="intentions that may not be read")
 
     def linked(self, added: Iterable[ServiceName], removed: Iterable[ServiceName]) -> None:
         for name in removed:
             self._due.discard(name)
             self._forbidden.discard(name)
+            self._answered.pop(name, None)
         self._due.update(added)
         self._wake.set()
 
@@ -82,12 +110,23 @@ class IntentionReader:
         match = WatchState(name=name, index=index, age_s=age_s, problem=problem, requests=self._count)
         return [self._signal.state(), match]
 
-    def _signalled(self, news: News[bytes]) -> None:
+    def _signalled(self, news: News[_ByDestination]) -> None:
         # Also when a wait ended without news: what the token may read changes without the index.
-        self._due.update(name for name in self._store.linked() if name not in self._forbidden)
-        self._wake.set()
+        self._all_due.set()
         if news.woken:
+            self._hint(news.value or {})
             self._changed()
+
+    def _hint(self, listed: _ByDestination) -> None:
+        before, self._listed = self._listed, listed
+        touched = {name for name in before.keys() | listed.keys() if before.get(name) != listed.get(name)}
+        if any("*" in (name.name, name.namespace) for name in touched):
+            touched.update(self._names())
+        self._due.update(touched & self._names())
+        self._wake.set()
+
+    def _names(self) -> set[ServiceName]:
+        return set(self._store.linked()) - self._forbidden
 
     def _failed(self, problem: GatewayError) -> None:
         for name in self._store.linked():
@@ -99,12 +138,18 @@ class IntentionReader:
             self._wake.clear()
             due = sorted(self._due)
             self._due.clear()
-            await self._read_all(due)
-            if self._problem is not None:
-                await asyncio.sleep(self._backoff.failed(self._problem))
-                self._wake.set()
-            else:
+            self._problem = await self._read_all(due)
+            if self._problem is None:
                 self._backoff.succeeded()
+            else:
+                await asyncio.sleep(self._backoff.failed(self._problem))
+
+    async def _read_everything(self) -> None:
+        while True:
+            await self._all_due.wait()
+            self._all_due.clear()
+            await self._read_all(sorted(self._names()))
+            await asyncio.sleep(FULL_READ_PAUSE_S)
 
     async def _retry_forbidden(self) -> None:
         while True:
@@ -112,43 +157,48 @@ class IntentionReader:
             await asyncio.sleep(pause_s * random.uniform(1.0, 1.5))
             await self._read_all(sorted(self._forbidden))
 
-    async def _read_all(self, names: Sequence[ServiceName]) -> None:
-        self._problem = None
+    async def _read_all(self, names: Sequence[ServiceName]) -> GatewayError | None:
+        """Return a problem after which some of ``names`` have to be read again; they are due then."""
         async with asyncio.TaskGroup() as group:
-            for batch in _batches(names):
-                group.create_task(self._read(batch))
+            reads = [group.create_task(self._read(batch)) for batch in _batches(names)]
+        return next((problem for read in reads if (problem := read.result()) is not None), None)
 
-    async def _read(self, names: Sequence[ServiceName]) -> None:
+    async def _read(self, names: Sequence[ServiceName]) -> GatewayError | None:
         try:
             async with self._requests:
+                self._count += 1
+                asked = self._count
                 matches, index = await self._match(names)
         except ConsulForbidden as problem:
-            await self._narrow_down(names, problem)
+            return await self._narrow_down(names, problem)
         except GatewayError as problem:
-            self._problem = problem
             self._due.update(names)
+            self._wake.set()
             for name in names:
                 self._store.intentions(name).failed(problem)
-        else:
-            self._confirmed_s = time.monotonic()
-            for name in names:
-                self._forbidden.discard(name)
+            return problem
+        self._confirmed_s = time.monotonic()
+        for name in names:
+            self._forbidden.discard(name)
+            # Reads overlap: the answer to an older question must not replace that to a newer one.
+            if asked > self._answered.get(name, 0):
+                self._answered[name] = asked
                 self._store.intentions(name).learned(matches[endpoints.qualified(name)] or (), index=index)
+        return None
 
-    async def _narrow_down(self, names: Sequence[ServiceName], problem: ConsulForbidden) -> None:
+    async def _narrow_down(self, names: Sequence[ServiceName], problem: ConsulForbidden) -> GatewayError | None:
         if len(names) > 1 and problem.rule:
             middle = len(names) // 2
-            await self._read(names[:middle])
-            await self._read(names[middle:])
-            return
+            first, second = await self._read(names[:middle]), await self._read(names[middle:])
+            return first or second
         for name in names:
             if name not in self._forbidden:
                 logger.warning("intentions of %s: %s", name, problem)
             self._forbidden.add(name)
             self._store.intentions(name).failed(problem)
+        return None
 
     async def _match(self, names: Sequence[ServiceName]) -> tuple[_Matches, int]:
-        self._count += 1
         wanted = [endpoints.qualified(name) for name in names]
         params = [("by", "destination"), *(("name", name) for name in wanted)]
         params += [pair for pair in endpoints.tenancy(names[0]) if pair[0] == "partition"]
@@ -162,8 +212,13 @@ class IntentionReader:
         return matches, reply.index or 0
 
 
-def _body(reply: Reply) -> bytes:
-    return reply.body
+def _by_destination(reply: Reply) -> _ByDestination:
+    listed: _ByDestination = {}
+    for row in decode_rows(reply, _Listed, endpoints.INTENTIONS):
+        name = ServiceName(row.destination_name, row.destination_ns, row.destination_partition or "default")
+        count, newest = listed.get(name, (0, 0))
+        listed[name] = count + 1, max(newest, row.modify_index)
+    return listed
 
 
 def _batches(names: Sequence[ServiceName]) -> Iterable[Sequence[ServiceName]]:

@@ -20,8 +20,8 @@ from plugin.consul import endpoints
 from plugin.consul.api import LeafCertificate, Roots
 from plugin.consul.client import ConsulClient, decode
 from plugin.consul.poller import WatchState
-from plugin.consul.watch import Backoff
-from plugin.errors import ConsulRejected, GatewayError
+from plugin.consul.watch import Backoff, Bucket
+from plugin.errors import ConsulRejected, ConsulUnavailable, GatewayError
 from plugin.leaves import KnownLeaf, convert
 from plugin.store import FactStore, Slot
 from proxy.identity import parse_spiffe_id
@@ -30,13 +30,16 @@ from proxy.model import Leaf, ServiceName
 logger = logging.getLogger(__name__)
 
 PLAIN_READS = 6
-"""At a time: the servers sign 50 leaves a second by default, for all of their clients."""
+"""At a time."""
+READS_PER_S = 50.0
+READS_BURST = 40
+"""The servers sign 50 leaves a second by default (``csr_max_per_second``), for all of their clients."""
+EXPECTED_FAILURES = 3
+"""Failures in a row that pass by themselves and are not worth a warning."""
 BLOCKING_READS = 4
 """At a time; each may hold its connection for ``BLOCKING_WAIT_S``."""
 BLOCKING_WAIT_S = 35.0
 """Longer than the 30 s over which an agent spreads renewals after the signing key changed."""
-STALE_READS_PER_S = 50.0
-"""All leaves go stale at once when the signing key changes; they are read again at this rate together."""
 
 
 class LeafKeeper:
@@ -45,6 +48,7 @@ class LeafKeeper:
         self._store = store
         self._plain = asyncio.Semaphore(PLAIN_READS)
         self._blocking = asyncio.Semaphore(BLOCKING_READS)
+        self._bucket = Bucket(READS_BURST, READS_PER_S)
         self._roots: Roots | None = None
         self._kept: dict[ServiceName, _Kept] = {}
 
@@ -74,6 +78,7 @@ class LeafKeeper:
         """Ask once or twice; return the seconds until it is worth asking again."""
         kept.kick.clear()
         try:
+            await asyncio.sleep(self._bucket.take(time.monotonic()))
             kept.take(await self._read(kept, index=0))
             # With all blocking reads taken, plain ones go on: they find what the agent renewed by itself.
             if not kept.renewed and self._is_stale(kept) and not self._blocking.locked():
@@ -117,7 +122,7 @@ class LeafKeeper:
         known = kept.known
         if known is None or not known.signed_by_active(self._roots):
             stale = sum(1 for each in self._kept.values() if self._is_stale(each))
-            return max(2.0, stale / STALE_READS_PER_S) * random.uniform(0.5, 1.5)
+            return max(2.0, stale / READS_PER_S) * random.uniform(0.5, 1.5)
         due_s = known.renewal_due_s(kept.fraction) - time.time()
         return due_s if due_s > 0 else known.recheck_s() * random.uniform(0.7, 1.3)
 
@@ -155,11 +160,13 @@ class _Kept:
 
     def failed(self, problem: GatewayError) -> float:
         """Keep what is there; return the seconds to pause."""
-        if str(problem) != str(self._problem or ""):
-            logger.warning("leaf of %s: %s", self.name, problem)
+        pause_s = self._backoff.failed(problem)
+        passing = isinstance(problem, ConsulUnavailable)
+        news = self._backoff.failures == EXPECTED_FAILURES if passing else str(problem) != str(self._problem or "")
+        logger.log(logging.WARNING if news else logging.DEBUG, "leaf of %s: %s", self.name, problem)
         self._problem = problem
         self._slot.failed(problem)
-        return self._backoff.failed(problem)
+        return pause_s
 
     def state(self) -> WatchState:
         return WatchState(

@@ -21,7 +21,7 @@ from plugin.consul.api import (
     ServiceResolver,
     TerminatingGatewayEntry,
 )
-from plugin.consul.client import ConsulClient, decode
+from plugin.consul.client import ConsulClient, decode, decode_rows
 from plugin.consul.poller import Poller, WatchState
 from plugin.consul.transport import Reply
 from plugin.consul.watch import Backoff, News
@@ -104,13 +104,11 @@ class Observer:
                 lambda news: store.gateway_services.learned(news.value or (), index=news.index),
                 store.gateway_services.failed,
             ),
-            self._poller(
-                "roots", endpoints.ROOTS, _decoder(Roots, endpoints.ROOTS), self._roots_learned, self._roots_failed
-            ),
-            self._entries("service-defaults", tuple[ServiceDefaults, ...], store.service_defaults),
-            self._entries("service-resolver", tuple[ServiceResolver, ...], store.service_resolvers),
-            self._single("proxy-defaults", tuple[ProxyDefaults, ...], store.proxy_defaults),
-            self._single("mesh", tuple[MeshEntry, ...], store.mesh),
+            self._poller("roots", endpoints.ROOTS, _roots, self._roots_learned, self._roots_failed),
+            self._entries("service-defaults", ServiceDefaults, store.service_defaults),
+            self._entries("service-resolver", ServiceResolver, store.service_resolvers),
+            self._single("proxy-defaults", ProxyDefaults, store.proxy_defaults),
+            self._single("mesh", MeshEntry, store.mesh),
         ]
 
     def _poller(
@@ -125,7 +123,7 @@ class Observer:
 
     # Lists are read rather than single entries: a blocking read of one entry answers 200 with what was deleted.
 
-    def _entries(self, kind: str, type: type[tuple[E, ...]], entries: EntryList[E]) -> Poller[tuple[E, ...]]:
+    def _entries(self, kind: str, row: type[E], entries: EntryList[E]) -> Poller[tuple[E, ...]]:
         def learned(news: News[tuple[E, ...]]) -> None:
             if news.changed or entries.problem is not None:
                 entries.learned(news.value or (), index=news.index)
@@ -137,9 +135,9 @@ class Observer:
                 entries.failed(problem)
 
         path = endpoints.config(kind)
-        return self._poller(kind, path, _decoder(type, path), learned, failed)
+        return self._poller(kind, path, lambda reply: decode_rows(reply, row, path), learned, failed)
 
-    def _single(self, kind: str, type: type[tuple[T, ...]], slot: Slot[T]) -> Poller[tuple[T, ...]]:
+    def _single(self, kind: str, row: type[T], slot: Slot[T]) -> Poller[tuple[T, ...]]:
         def learned(news: News[tuple[T, ...]]) -> None:
             slot.learned(next(iter(news.value or ()), None), index=news.index)
 
@@ -150,16 +148,14 @@ class Observer:
                 slot.failed(problem)
 
         path = endpoints.config(kind)
-        return self._poller(kind, path, _decoder(type, path), learned, failed)
+        return self._poller(kind, path, lambda reply: decode_rows(reply, row, path), learned, failed)
 
     def _rows(self, reply: Reply) -> tuple[GatewayService, ...]:
-        # A gateway without links is answered with null.
-        path = endpoints.gateway_services(self._gateway)
-        return () if reply.body.strip() == b"null" else decode(reply, tuple[GatewayService, ...], path)
+        return decode_rows(reply, GatewayService, endpoints.gateway_services(self._gateway))
 
     def _own_entry(self, reply: Reply) -> TerminatingGatewayEntry | None:
         path = endpoints.config("terminating-gateway")
-        for entry in decode(reply, tuple[TerminatingGatewayEntry, ...], path):
+        for entry in decode_rows(reply, TerminatingGatewayEntry, path):
             if entry.name == self._gateway:
                 return entry
         return None
@@ -205,8 +201,8 @@ class Observer:
         self._agent_away = True
 
 
-def _decoder(type: type[T], path: str) -> Callable[[Reply], T]:
-    return lambda reply: decode(reply, type, path)
+def _roots(reply: Reply) -> Roots:
+    return decode(reply, Roots, endpoints.ROOTS)
 
 
 def _unknown_kind(problem: GatewayError) -> bool:

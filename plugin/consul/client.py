@@ -100,3 +100,8 @@ def decode(reply: Reply, type: type[T], path: str) -> T:
         return msgspec.json.decode(reply.body, type=type)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConsulUnavailable(f"Consul's answer to {path} cannot be read: {error}") from error
+
+
+def decode_rows(reply: Reply, row: type[T], path: str) -> tuple[T, ...]:
+    """As :func:`decode`, for a list; some endpoints answer ``null`` when there are no rows."""
+    return () if reply.body.strip() == b"null" else decode(reply, tuple[row, ...], path)  # type: ignore[valid-type]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -162,6 +163,8 @@ class Transport(base.HTTPClient):
         headers = {"Accept-Encoding": "identity"}
         if token := self._token.current():
             headers["X-Consul-Token"] = token
+        if self._settings.basic_auth:
+            headers["Authorization"] = f"Basic {b64encode(self._settings.basic_auth.encode()).decode()}"
         tls = self._tls.current() if self._tls else True
         server_name = self._settings.tls_server_name or None if self._tls else None
         async with self._open().request(
