@@ -1,0 +1,210 @@
+"""Settings of this process: where Consul is, what to bind, how many workers. Nothing about a service is here."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from plugin.errors import ConfigError
+
+_META_KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_MAX_META_VALUE = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsulSettings:
+    """Where the Consul agent is and who we are to it. The variables are those of Consul's own tools."""
+
+    address: str = "http://127.0.0.1:8500"
+    """``http://``, ``https://`` or ``unix://`` address (``CONSUL_HTTP_ADDR``, ``CONSUL_HTTP_SSL``)."""
+    token: str = field(default="", repr=False)
+    """``CONSUL_HTTP_TOKEN``."""
+    token_file: Path | None = None
+    """``CONSUL_HTTP_TOKEN_FILE``; wins over ``token`` and is read again when it changes."""
+    basic_auth: str = field(default="", repr=False)
+    """``user:password`` for a reverse proxy before the agent (``CONSUL_HTTP_AUTH``)."""
+    ca_file: Path | None = None
+    """``CONSUL_CACERT``."""
+    ca_path: Path | None = None
+    """``CONSUL_CAPATH``."""
+    client_cert: Path | None = None
+    """``CONSUL_CLIENT_CERT``."""
+    client_key: Path | None = None
+    """``CONSUL_CLIENT_KEY``."""
+    tls_server_name: str = ""
+    """``CONSUL_TLS_SERVER_NAME``."""
+    verify: bool = True
+    """``CONSUL_HTTP_SSL_VERIFY``."""
+    namespace: str = ""
+    """``CONSUL_NAMESPACE`` (Enterprise)."""
+    partition: str = ""
+    """``CONSUL_PARTITION`` (Enterprise)."""
+
+    def __post_init__(self) -> None:
+        """:raises ConfigError: when the fields contradict each other or cannot be used."""
+        if bool(self.client_cert) != bool(self.client_key):
+            given, missing = ("CERT", "KEY") if self.client_cert else ("KEY", "CERT")
+            raise ConfigError(
+                f"CONSUL_CLIENT_{given} is set and CONSUL_CLIENT_{missing} is not; "
+                "set both, for a client certificate, or neither"
+            )
+        if "\n" in self.token or "\r" in self.token:
+            raise ConfigError("CONSUL_HTTP_TOKEN holds a line break; set it to the token alone")
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> ConsulSettings:
+        """Read the ``CONSUL_`` variables as Consul's own command line does.
+
+        Source: https://developer.hashicorp.com/consul/commands#environment-variables
+        :raises ConfigError: names the variable that cannot be used.
+        """
+        read = _Variables(environment)
+        return cls(
+            address=_consul_address(read.text("CONSUL_HTTP_ADDR"), tls=read.truth("CONSUL_HTTP_SSL", default=False)),
+            token=read.text("CONSUL_HTTP_TOKEN"),
+            token_file=read.path("CONSUL_HTTP_TOKEN_FILE"),
+            basic_auth=read.text("CONSUL_HTTP_AUTH"),
+            ca_file=read.path("CONSUL_CACERT"),
+            ca_path=read.path("CONSUL_CAPATH"),
+            client_cert=read.path("CONSUL_CLIENT_CERT"),
+            client_key=read.path("CONSUL_CLIENT_KEY"),
+            tls_server_name=read.text("CONSUL_TLS_SERVER_NAME"),
+            verify=read.truth("CONSUL_HTTP_SSL_VERIFY", default=True),
+            namespace=read.text("CONSUL_NAMESPACE"),
+            partition=read.text("CONSUL_PARTITION"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySettings:
+    """One gateway process group."""
+
+    consul: ConsulSettings
+    service: str = "terminating-gateway"
+    """The gateway's service name: the name of its terminating-gateway entry."""
+    service_id: str = ""
+    """Empty: the same as ``service``."""
+    address: str = "127.0.0.1"
+    """What is registered, and what is bound unless ``Proxy.Config`` says otherwise."""
+    port: int = 8443
+    admin_address: str = "127.0.0.1"
+    admin_port: int = 19090
+    admin_port_chosen: bool = False
+    """The operator named the admin port: if it is taken, that is an error."""
+    workers: int = 0
+    """0: one for each usable core."""
+    meta: Mapping[str, str] = field(default_factory=dict)
+    proxy_config: Mapping[str, object] = field(default_factory=dict)
+    register: bool = True
+    drain_timeout_s: float = 30.0
+    access_log: str = "-"
+    """``-`` is standard output, ``off`` is nowhere, anything else a file to append to."""
+    log_level: str = "info"
+    log_format: str = "text"
+    """``text`` or ``json``."""
+    runtime_dir: Path | None = None
+    """Where hand-over sockets live; ``None``: chosen by the environment."""
+
+    def __post_init__(self) -> None:
+        """:raises ConfigError: names the setting that cannot be used, and what would do."""
+        _check_name("--service", self.service)
+        if self.service_id:
+            _check_name("--service-id", self.service_id)
+        _check_endpoint("--address", self.address, self.port, lowest=1)
+        _check_endpoint("--admin-address", self.admin_address, self.admin_port, lowest=0)
+        if self.workers < 0:
+            raise ConfigError(f"--workers {self.workers} is negative; 0 starts one worker for each usable core")
+        if not 0 <= self.drain_timeout_s < math.inf:
+            raise ConfigError(f"--drain-timeout {self.drain_timeout_s} is not a number of seconds that is 0 or more")
+        if not self.access_log:
+            raise ConfigError("--access-log is empty; use - for standard output, off for none, or a path")
+        for key, value in self.meta.items():
+            _check_meta(key, value)
+
+    @property
+    def id(self) -> str:
+        """The service ID in the registration."""
+        return self.service_id or self.service
+
+
+class _Variables:
+    """Environment variables; an empty one is an unset one, as for Consul."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+
+    def text(self, name: str) -> str:
+        return self._environment.get(name, "").strip()
+
+    def path(self, name: str) -> Path | None:
+        text = self.text(name)
+        return Path(text) if text else None
+
+    def truth(self, name: str, *, default: bool) -> bool:
+        text = self.text(name)
+        if not text:
+            return default
+        if text in {"1", "t", "T", "true", "TRUE", "True"}:
+            return True
+        if text in {"0", "f", "F", "false", "FALSE", "False"}:
+            return False
+        raise ConfigError(f"{name}={text!r} is neither true nor false; set it to true or false")
+
+
+def _consul_address(text: str, *, tls: bool) -> str:
+    """Return the address with its scheme: ``CONSUL_HTTP_ADDR`` may leave it out, and ``CONSUL_HTTP_SSL`` raises it."""
+    if not text:
+        text = "127.0.0.1:8500"
+    if text.startswith("unix://"):
+        if not text.removeprefix("unix://").startswith("/"):
+            raise ConfigError(f"CONSUL_HTTP_ADDR={text!r} has no absolute path; write unix:///path/to/socket")
+        return text
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        scheme, rest = "http", text
+    if scheme not in {"http", "https"}:
+        raise ConfigError(
+            f"CONSUL_HTTP_ADDR={text!r} has the scheme {scheme!r}; write http://, https://, unix:// or only HOST:PORT"
+        )
+    # CONSUL_HTTP_SSL applies to an http address too, as for Consul's own command line.
+    address = f"{'https' if tls else scheme}://{rest.rstrip('/')}"
+    _check_url(text, address)
+    return address
+
+
+def _check_url(text: str, address: str) -> None:
+    try:
+        parts = urlsplit(address)
+        usable = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = False
+    if not usable or parts.username is not None or parts.query or parts.fragment:
+        raise ConfigError(f"CONSUL_HTTP_ADDR={text!r} is not an address; write for example 127.0.0.1:8500")
+
+
+def _check_name(flag: str, name: str) -> None:
+    if not name or name == "*" or name != name.strip() or any(c in "/?#" or not c.isprintable() for c in name):
+        raise ConfigError(f"{flag} {name!r} cannot be a service's name; use letters, digits and dashes")
+
+
+def _check_endpoint(flag: str, address: str, port: int, *, lowest: int) -> None:
+    try:
+        ipaddress.ip_address(address)
+    except ValueError as error:
+        raise ConfigError(f"{flag}: {address!r} is not an IP address; write for example 127.0.0.1") from error
+    if not lowest <= port <= 65_535:
+        raise ConfigError(f"{flag}: the port {port} is not between {lowest} and 65535")
+
+
+def _check_meta(key: str, value: str) -> None:
+    """The limits are Consul's own; its refusal would come only at registration."""
+    if not _META_KEY.fullmatch(key):
+        raise ConfigError(f"--meta key {key!r} is not usable; Consul takes 1 to 128 letters, digits, _ and -")
+    if len(value) > _MAX_META_VALUE:
+        raise ConfigError(f"--meta {key} has {len(value)} characters; Consul takes at most {_MAX_META_VALUE}")
