@@ -1,0 +1,83 @@
+"""Lines arrive whole and in order; a full pipe delays the log and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from proxy.access_log import AccessLog, AccessRecord, timestamp
+
+
+def record(number: int, **fields: Any) -> AccessRecord:
+    return AccessRecord(
+        time=timestamp(1_700_000_000.25),
+        worker=1,
+        number=number,
+        client="127.0.0.1:1",
+        verdict="allowed",
+        reason="client_eof",
+        **fields,
+    )
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    ends = os.pipe()
+    yield ends
+    for end in ends:
+        os.close(end)
+
+
+def test_lines_are_json_in_order(pipe: tuple[int, int]) -> None:
+    log = AccessLog(pipe[1])
+    for number in range(100):
+        log.write(record(number, bytes_received=number))
+    log.close(10)
+    lines = os.read(pipe[0], 1_000_000).splitlines()
+    assert [json.loads(line)["number"] for line in lines] == list(range(100))
+    assert json.loads(lines[5]) == {
+        "time": "2023-11-14T22:13:20.250000Z",
+        "worker": 1,
+        "number": 5,
+        "client": "127.0.0.1:1",
+        "verdict": "allowed",
+        "reason": "client_eof",
+        "bytes_received": 5,
+    }
+
+
+def test_a_blocked_pipe_blocks_no_writer_and_the_loss_is_told(pipe: tuple[int, int]) -> None:
+    log = AccessLog(pipe[1])
+    for number in range(25_000):
+        log.write(record(number))
+    assert log.dropped > 0
+    received = bytearray()
+    while b"access_log_lines_dropped" not in received:
+        received += os.read(pipe[0], 1_000_000)
+    log.close(10)
+    received += os.read(pipe[0], 1_000_000) if b"\n" not in received[-1:] else b""
+    told = [json.loads(line) for line in received.splitlines() if b"lines_dropped" in line]
+    assert sum(line["count"] for line in told) == log.dropped
+
+
+def test_a_closed_pipe_is_survived() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    log = AccessLog(writing)
+    log.write(record(1))
+    log.close(10)
+    os.close(writing)
+    assert log.dropped == 1
+
+
+def test_nowhere_is_nowhere() -> None:
+    before = threading.active_count()
+    log = AccessLog(-1)
+    log.write(record(1))
+    log.close(1)
+    assert threading.active_count() == before

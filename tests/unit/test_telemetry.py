@@ -1,0 +1,21 @@
+"""Totals by service, source and reason; live connections under the empty reason."""
+
+from __future__ import annotations
+
+from proxy.model import Count
+from proxy.telemetry import Telemetry
+
+
+def test_closed_and_live_connections_are_counted_apart() -> None:
+    telemetry = Telemetry()
+    telemetry.closed("db", "web", "client_eof", 10, 20)
+    telemetry.closed("db", "web", "client_eof", 1, 2)
+    telemetry.closed("db", "batch", "denied", 0, 0)
+    counters = telemetry.counters([("db", "web", 5, 6), ("db", "web", 1, 1), ("", "", 0, 0)], pending_handshakes=1)
+    assert set(counters.counts) == {
+        Count("db", "web", "client_eof", 2, 11, 22),
+        Count("db", "batch", "denied", 1, 0, 0),
+        Count("db", "web", "", 2, 6, 7),
+        Count("", "", "", 1, 0, 0),
+    }
+    assert (counters.open_connections, counters.pending_handshakes) == (3, 1)

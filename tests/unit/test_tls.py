@@ -1,0 +1,103 @@
+"""Sessions in memory: what a server name gets, what resumption gets, and how errors are told."""
+
+from __future__ import annotations
+
+import ssl
+
+import pytest
+
+from plugin.dev.pki import Authority
+from proxy.errors import MaterialError, PeerError
+from proxy.model import CloseReason, UpstreamTLS
+from proxy.tls import Buffer, FrontContext, ServerSession, ServiceContext, UpstreamContext, certificates_from_pem
+from tests.support.mesh import HandMadeMesh, sni
+
+SCRATCH = Buffer(65_536)
+
+
+def handshake(
+    front: FrontContext, context: ssl.SSLContext, name: str | None, session: object = None
+) -> tuple[ssl.SSLObject, ServerSession]:
+    """A whole handshake in memory, the client's first bytes to both sides' ends."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context.wrap_bio(incoming, outgoing, server_hostname=name, session=session)  # type: ignore[arg-type]
+    server = front.accept()
+    done = False
+    for _ in range(10):
+        try:
+            client.do_handshake()
+            if done:
+                break
+        except ssl.SSLWantReadError:
+            pass
+        data = outgoing.read()
+        if data and not done:
+            SCRATCH.view[: len(data)] = data
+            server.feed(SCRATCH, len(data))
+            done = server.handshake()
+        waiting = server.outgoing()
+        if waiting is not None:
+            incoming.write(bytes(waiting))
+            server.sent(len(waiting), SCRATCH)
+    assert done
+    return client, server
+
+
+@pytest.fixture
+def mesh() -> HandMadeMesh:
+    return HandMadeMesh()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_nothing_is_resumed_not_even_with_the_same_service(mesh: HandMadeMesh, version: ssl.TLSVersion) -> None:
+    """A session made under one trust would be accepted under another's: no client may get one to offer."""
+    other = Authority("Other", trust_domain="other")
+    contexts = {
+        sni("a"): ServiceContext(mesh.service("a").leaf, (mesh.authority.certificate_pem,)),
+        sni("b"): ServiceContext(mesh.service("b").leaf, (other.certificate_pem,)),
+    }
+    front = FrontContext(mesh.settings(), contexts.get)
+    context = mesh.client_context(mesh.leaf("web"), maximum=version)
+    client, _ = handshake(front, context, sni("a"))
+    if client.session is not None and (client.session.has_ticket or client.session.id):
+        again, server = handshake(front, context, sni("a"), client.session)
+        assert not again.session_reused
+        assert server.peer_uris()
+    with pytest.raises(PeerError) as refused:
+        handshake(front, context, sni("b"), client.session)
+    assert refused.value.reason is CloseReason.UNTRUSTED_CERTIFICATE
+
+
+def test_server_names_are_compared_in_lower_case(mesh: HandMadeMesh) -> None:
+    asked: list[str] = []
+
+    def select(name: str) -> ServiceContext:
+        asked.append(name)
+        return chosen
+
+    chosen = ServiceContext(mesh.service("db").leaf, (mesh.authority.certificate_pem,))
+    _, server = handshake(
+        FrontContext(mesh.settings(), select), mesh.client_context(mesh.leaf("web")), sni("db").upper()
+    )
+    assert asked == [sni("db")] == [server.server_name]
+    assert len(server.peer_uris()) == 1
+
+
+def test_material_errors_name_the_thing(mesh: HandMadeMesh) -> None:
+    with pytest.raises(MaterialError, match="no PEM certificate"):
+        certificates_from_pem("hello")
+    with pytest.raises(MaterialError, match="does not parse"):
+        certificates_from_pem("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    one, two = mesh.leaf("a"), mesh.leaf("b")
+    mixed = UpstreamTLS(mesh.authority.certificate_pem, one.certificate_pem, two.private_key_pem)
+    with pytest.raises(MaterialError, match=r"CertFile, KeyFile.*mismatch"):
+        UpstreamContext(mixed)
+    with pytest.raises(MaterialError, match="CAFile"):
+        UpstreamContext(UpstreamTLS("junk"))
+
+
+def test_an_impossible_tls_range_is_refused(mesh: HandMadeMesh) -> None:
+    with pytest.raises(MaterialError, match="TLSv9"):
+        FrontContext(mesh.settings(tls_min_version="TLSv9"), lambda _: None)
+    with pytest.raises(MaterialError, match="NO-SUCH"):
+        FrontContext(mesh.settings(cipher_suites=("NO-SUCH",)), lambda _: None)
