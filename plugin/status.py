@@ -6,12 +6,12 @@ only gathers; it decides nothing and keeps nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from plugin.facts import Fact
+from plugin.consul.poller import WatchState
 from proxy.model import Counters, Mesh, Service
 
 if TYPE_CHECKING:
@@ -154,16 +154,12 @@ def worker_status(worker: Worker) -> WorkerStatus:
     )
 
 
-def watch_statuses(facts: Mapping[str, Fact[object]], now_s: float) -> tuple[WatchStatus, ...]:
+def watch_statuses(states: Iterable[WatchState]) -> tuple[WatchStatus, ...]:
     return tuple(
         WatchStatus(
-            name=name,
-            known=fact.known,
-            index=fact.index,
-            age_s=max(0.0, now_s - fact.as_of_s) if fact.as_of_s else 0.0,
-            problem=str(fact.problem or ""),
+            name=one.name, known=one.age_s is not None, index=one.index, age_s=one.age_s or 0.0, problem=one.problem
         )
-        for name, fact in facts.items()
+        for one in states
     )
 
 

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from plugin.published import Published
 from plugin.runtime_dir import RuntimeDirectory
 from plugin.workers import Workers, WorkerSettings, restart_delay_s
 from proxy.model import Leaf, Mesh, Service, ServiceName
+from tests.support.eventually import eventually
 
 SCRIPT = Path(__file__).with_name("scripted_worker.py")
 COMMAND = (sys.executable, str(SCRIPT))
@@ -35,11 +35,8 @@ def known(*services: Service, generation: int = 1) -> Published:
     return Published(generation, MESH, by_name, frozenset(by_name), complete=True)
 
 
-async def until(condition: Callable[[], bool], what: str, timeout_s: float = 20.0) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s, f"not within {timeout_s:g} s: {what}"
-        await asyncio.sleep(0.005)
+async def until(condition: Callable[[], bool], what: str) -> None:
+    await eventually(condition, what=what)
 
 
 async def answer(address: HostPort) -> int:

@@ -1,0 +1,248 @@
+"""From facts to workers: assembles what changed, compares it with what was sent, and publishes the difference.
+
+Keeps the reasons why a service is not served. A service that cannot be assembled any more goes on with its last good
+state until it is unlinked; no service waits for another. It asks nobody: facts arrive in the store, and what it needs
+from files and DNS it only names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, Protocol
+
+import msgspec
+
+from plugin.assemble import Assembler, Unserved, assemble_mesh_with_warnings
+from plugin.endpoints import hostnames
+from plugin.facts import Fact, MeshFacts, ServiceFacts
+from plugin.intentions import decode_intentions
+from plugin.links import WILDCARD
+from plugin.logs import emit
+from plugin.published import Published
+from plugin.store import Changes, FactStore
+from proxy.model import Service, ServiceName
+
+logger = logging.getLogger(__name__)
+
+GAP_S = 0.003
+"""Between two updates: what changes in a burst goes out together; the first change after quiet goes out at once."""
+SLICE = 200
+"""Services assembled before the event loop gets its turn again."""
+PATIENCE_S = 10.0
+"""How long the first state waits for answers about single services before workers begin without them."""
+
+
+class Publish(Protocol):
+    def __call__(self, names: Collection[ServiceName], *, mesh: bool) -> None: ...
+
+
+class Gateway:
+    """Consumes the store's changes for one set of workers."""
+
+    def __init__(
+        self,
+        store: FactStore,
+        published: Published,
+        publish: Publish,
+        *,
+        needs: Callable[[ServiceName, ServiceFacts | None], None] = lambda name, facts: None,
+    ) -> None:
+        """``needs`` is called with the newest facts of each changed service (``None``: unlinked), so that somebody
+        reads the files and resolves the names in them."""
+        self._store = store
+        self._published = published
+        self._publish = publish
+        self._needs = needs
+        self._assembler = Assembler()
+        self._links_known_at_s: float | None = None
+        self._links_published: frozenset[ServiceName] | None = None
+        self._mesh_facts: MeshFacts | None = None
+        self._problems: dict[ServiceName, tuple[str, ...]] = {}
+        self._warnings: dict[ServiceName, tuple[str, ...]] = {}
+        self.mesh_problems: tuple[str, ...] = ("the mesh is not known yet",)
+        """Why no service can be served yet."""
+        self.mesh_warnings: tuple[str, ...] = ()
+        """Settings that all services share and that could not be used."""
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            try:
+                changes = await asyncio.wait_for(self._store.changed(), self._patience_left_s())
+            except TimeoutError:
+                self._begin()
+                continue
+            await self.take(changes)
+            await asyncio.sleep(GAP_S)
+
+    async def take(self, changes: Changes) -> None:
+        """Publish everything that ``changes`` makes different."""
+        mesh_changed = changes.mesh and self._take_mesh()
+        self._unlink(changes.removed)
+        names = list(changes.updated)
+        if mesh_changed:
+            # What all services share is in all of them: names, default protocol, timeouts.
+            names += [name for name in self._store.linked() if name not in changes.updated]
+        self._commit(self._assembled(names[:SLICE]) | changes.removed, mesh=mesh_changed)
+        for start in range(SLICE, len(names), SLICE):
+            await asyncio.sleep(0)
+            self._commit(self._assembled(names[start : start + SLICE]), mesh=False)
+        if not self._published.complete and self._settled():
+            self._begin()
+
+    def problems_of(self, name: ServiceName) -> tuple[str, ...]:
+        """Why the newest facts of a linked service cannot be served; it may still be served with earlier ones."""
+        return self._problems.get(name, ())
+
+    def warnings_of(self, name: ServiceName) -> tuple[str, ...]:
+        """What a linked service has to do without, and facts that could not be read anew."""
+        facts = self._store.service_facts(name)
+        stale = [str(fact.problem) for fact in facts_of(facts) if fact.known and fact.problem is not None]
+        return tuple(dict.fromkeys((*self._warnings.get(name, ()), *stale)))
+
+    def _take_mesh(self) -> bool:
+        """Whether the settings that all services share have changed."""
+        self._published.linked = self._linked()
+        if self._published.linked is not None and self._links_known_at_s is None:
+            self._links_known_at_s = time.monotonic()
+        facts = self._store.mesh_facts()
+        assembled = assemble_mesh_with_warnings(facts)
+        self.mesh_warnings = assembled.warnings
+        if isinstance(assembled.outcome, Unserved):
+            self.mesh_problems = assembled.outcome.reasons
+            return False
+        self.mesh_problems = ()
+        # Services depend on settings that the mesh they are sent does not show (proxy-defaults).
+        changed = assembled.outcome != self._published.mesh or not _same_values(facts, self._mesh_facts)
+        self._mesh_facts = facts
+        self._published.mesh = assembled.outcome
+        return changed
+
+    def _linked(self) -> frozenset[ServiceName] | None:
+        """``None`` while the links are not known; ``*`` alone says nothing before Consul has expanded it."""
+        entry = self._store.entry.fact
+        wildcard = any(link.name == WILDCARD for link in (entry.value.services if entry.value else None) or ())
+        if not entry.known or (wildcard and not self._store.gateway_services.fact.known):
+            return None
+        return frozenset(self._store.linked())
+
+    def _unlink(self, names: Iterable[ServiceName]) -> None:
+        for name in names:
+            self._published.services.pop(name, None)
+            self._problems.pop(name, None)
+            self._warnings.pop(name, None)
+            self._assembler.forget(name)
+            self._needs(name, None)
+            emit(logger, logging.INFO, "service.unlinked", f"{name} is no longer linked", service=str(name))
+
+    def _assembled(self, names: Iterable[ServiceName]) -> frozenset[ServiceName]:
+        """Assemble each; returns those whose state is now another than the workers have."""
+        linked = frozenset(self._store.linked())
+        return frozenset(name for name in names if name in linked and self._assemble(name))
+
+    def _assemble(self, name: ServiceName) -> bool:
+        facts = self._store.service_facts(name)
+        self._needs(name, facts)
+        assembled = self._assembler.assemble(facts, self._store.mesh_facts(), now_s=time.time())
+        self._warnings[name] = assembled.warnings
+        had = self._published.services.get(name)
+        if isinstance(assembled.outcome, Unserved):
+            self._note_problems(name, assembled.outcome.reasons)
+            now = had and _with_newest_policy(had, facts)
+        else:
+            self._note_problems(name, ())
+            now = assembled.outcome
+        if now is None or now == had or self._published.mesh is None:
+            return False
+        self._published.services[name] = now
+        if had is None:
+            emit(logger, logging.INFO, "service.served", f"{name} is served", service=str(name))
+        return True
+
+    def _note_problems(self, name: ServiceName, reasons: tuple[str, ...]) -> None:
+        if reasons == self._problems.get(name, ()):
+            return
+        if reasons:
+            self._problems[name] = reasons
+        else:
+            del self._problems[name]
+        # While the first answers are on their way, everything is missing something.
+        if reasons and self._published.complete:
+            kept = "goes on with its last good state" if name in self._published.services else "is not served"
+            emit(logger, logging.WARNING, "service.problem", f"{name} {kept}: {'; '.join(reasons)}", service=str(name))
+
+    def _commit(self, names: frozenset[ServiceName], *, mesh: bool) -> None:
+        """Give the change a number and hand it out.
+
+        Newly known links count too, for workers that were taken over."""
+        links = self._published.linked
+        if not names and not mesh and links == self._links_published:
+            return
+        self._links_published = links
+        self._published.generation += 1
+        self._publish(names, mesh=mesh)
+
+    def _settled(self) -> bool:
+        """Every answer that the first state needs has come, good or bad."""
+        if self._published.linked is None or self._published.mesh is None:
+            return False
+        return all(
+            name in self._published.services or _answered(self._store.service_facts(name))
+            for name in self._published.linked
+        )
+
+    def _patience_left_s(self) -> float | None:
+        if self._published.complete or self._links_known_at_s is None or self._published.mesh is None:
+            return None
+        return max(0.0, self._links_known_at_s + PATIENCE_S - time.monotonic())
+
+    def _begin(self) -> None:
+        """Let workers that have nothing yet start with what there is."""
+        self._published.complete = True
+        self._published.generation += 1
+        self._publish((), mesh=False)
+        linked, served = len(self._published.linked or ()), len(self._published.services)
+        emit(logger, logging.INFO, "gateway.complete", f"{served} of {linked} linked services are served")
+        for name, reasons in self._problems.items():
+            emit(
+                logger,
+                logging.WARNING,
+                "service.problem",
+                f"{name} is not served: {'; '.join(reasons)}",
+                service=str(name),
+            )
+
+
+def _with_newest_policy(service: Service, facts: ServiceFacts) -> Service:
+    """Whatever else is broken, who may connect is what Consul says now."""
+    if not facts.intentions.known:
+        return service
+    return msgspec.structs.replace(service, intentions=decode_intentions(facts.intentions.value or ()))
+
+
+def facts_of(facts: ServiceFacts) -> tuple[Fact[Any], ...]:
+    """Every single fact that a service depends on."""
+    own = (facts.instances, facts.intentions, facts.leaf, facts.defaults, facts.resolver)
+    return (*own, *facts.files.values(), *facts.addresses.values())
+
+
+def _answered(facts: ServiceFacts) -> bool:
+    paths = {path for path in (facts.link.ca_file, facts.link.cert_file, facts.link.key_file) if path}
+    names = hostnames(facts.instances.value or (), facts.defaults.value)
+    complete = paths <= facts.files.keys() and names <= facts.addresses.keys()
+    return complete and all(fact.known or fact.problem is not None for fact in facts_of(facts))
+
+
+def _same_values(new: MeshFacts, old: MeshFacts | None) -> bool:
+    if old is None:
+        return False
+    return (new.datacenter, new.proxy_config, new.proxy_defaults.value, new.proxy_defaults.known, new.mesh.known) == (
+        old.datacenter,
+        old.proxy_config,
+        old.proxy_defaults.value,
+        old.proxy_defaults.known,
+        old.mesh.known,
+    )
