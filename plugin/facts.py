@@ -26,7 +26,8 @@ from proxy.model import Action, Leaf, PeerBundle, ServiceName
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+# Not with slots: Python 3.11 and 3.12 then fail at Fact[bytes](), where typing tries to set __orig_class__.
+@dataclass(frozen=True)
 class Fact(Generic[T]):
     value: T | None = None
     """The last good answer. ``None`` can be a good answer too (no such config entry): see ``known``."""
