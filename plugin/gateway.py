@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from plugin.assemble import Assembler, Unserved, assemble_mesh_with_warnings
+from plugin.assemble import AssembledService, Assembler, Unserved, assemble_mesh_with_warnings
 from plugin.endpoints import hostnames
 from plugin.facts import Fact, MeshFacts, ServiceFacts
 from plugin.intentions import decode_intentions
@@ -145,8 +145,14 @@ class Gateway:
 
     def _assemble(self, name: ServiceName) -> bool:
         facts = self._store.service_facts(name)
-        self._needs(name, facts)
-        assembled = self._assembler.assemble(facts, self._store.mesh_facts(), now_s=time.time())
+        try:
+            self._needs(name, facts)
+            assembled = self._assembler.assemble(facts, self._store.mesh_facts(), now_s=time.time())
+        except Exception as error:
+            # Facts that we fail to understand concern this service alone; the others must go on.
+            logger.exception("%s cannot be assembled by a mistake of this program", name)
+            mistake = f"its facts are not understood ({type(error).__name__}): please report the log of the gateway"
+            assembled = AssembledService(outcome=Unserved(name, (mistake,)))
         self._warnings[name] = assembled.warnings
         had = self._published.services.get(name)
         if isinstance(assembled.outcome, Unserved):

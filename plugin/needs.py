@@ -1,0 +1,89 @@
+"""Which files and hostnames the linked services need at the moment, and who is told when one of them changes.
+
+Counts the users of every path and name, so that reading and resolving starts with the first and ends with the last.
+Reading is ``files.py``, resolving is ``dns.py``; here are only the sets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable
+
+from plugin.dns import Resolver
+from plugin.endpoints import hostnames
+from plugin.facts import ServiceFacts
+from plugin.files import FileWatcher
+from plugin.store import FactStore
+from proxy.model import ServiceName
+
+_Users = dict[str, set[ServiceName]]
+
+
+class Needs:
+    def __init__(self, store: FactStore) -> None:
+        self._store = store
+        self._files = FileWatcher(self._files_changed)
+        self._resolver = Resolver(self._names_changed)
+        self._paths: dict[ServiceName, frozenset[str]] = {}
+        self._names: dict[ServiceName, frozenset[str]] = {}
+        self._path_users: _Users = {}
+        self._name_users: _Users = {}
+
+    async def run(self) -> None:
+        """Read and resolve until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._files.run(), name="files of links")
+            group.create_task(self._resolver.run(), name="hostnames")
+
+    def read_again(self) -> None:
+        """Look at every file now, not at the next interval."""
+        self._files.check_now()
+
+    def changed(self, name: ServiceName, facts: ServiceFacts | None) -> None:
+        """``facts`` are the newest of a linked service, or ``None`` when it is unlinked."""
+        paths = frozenset(path for path in _paths(facts) if path)
+        names = hostnames(facts.instances.value or (), facts.defaults.value) if facts is not None else frozenset()
+        if paths != self._paths.get(name, frozenset()):
+            _replace(self._path_users, name, self._paths.pop(name, ()), paths)
+            self._files.set_paths(self._path_users)
+            if paths:
+                self._paths[name] = paths
+            self._tell_files([name])
+        if names != self._names.get(name, frozenset()):
+            _replace(self._name_users, name, self._names.pop(name, ()), names)
+            self._resolver.set_names(self._name_users)
+            if names:
+                self._names[name] = names
+            self._tell_names([name])
+
+    def _files_changed(self, paths: frozenset[str]) -> None:
+        self._tell_files(_users(self._path_users, paths))
+
+    def _names_changed(self, names: frozenset[str]) -> None:
+        self._tell_names(_users(self._name_users, names))
+
+    def _tell_files(self, services: Iterable[ServiceName]) -> None:
+        for name in services:
+            self._store.set_files(name, {path: self._files.fact(path) for path in self._paths.get(name, ())})
+
+    def _tell_names(self, services: Iterable[ServiceName]) -> None:
+        for name in services:
+            self._store.set_addresses(name, {host: self._resolver.fact(host) for host in self._names.get(name, ())})
+
+
+def _paths(facts: ServiceFacts | None) -> tuple[str, ...]:
+    return (facts.link.ca_file, facts.link.cert_file, facts.link.key_file) if facts is not None else ()
+
+
+def _replace(users: _Users, name: ServiceName, old: Collection[str], new: Collection[str]) -> None:
+    for thing in old:
+        if thing not in new:
+            users[thing].discard(name)
+            if not users[thing]:
+                del users[thing]
+    for thing in new:
+        users.setdefault(thing, set()).add(name)
+
+
+def _users(users: _Users, things: Iterable[str]) -> set[ServiceName]:
+    return {name for thing in things for name in users.get(thing, ())}
