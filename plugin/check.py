@@ -1,0 +1,219 @@
+"""Looks at everything a gateway needs, without being one: what works, what is missing, and how to mend it.
+
+It reads Consul with the same variables, the same watches and the same assembling as a running gateway, on the host
+where that will run (files are part of it). It registers nothing and binds nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+import msgspec
+
+from plugin.consul import endpoints
+from plugin.consul.api import HealthEntry
+from plugin.consul.client import ConsulClient
+from plugin.errors import ConsulForbidden, ConsulUnavailable, GatewayError
+from plugin.facts import Fact
+from plugin.gateway import PATIENCE_S, Gateway, facts_of
+from plugin.needs import Needs
+from plugin.observe import Observer
+from plugin.published import Published
+from plugin.settings import ConsulSettings
+from plugin.store import FactStore
+from plugin.tasks import spawn
+from proxy.model import Action, Service, ServiceName
+
+
+class Finding(msgspec.Struct, frozen=True):
+    level: str
+    """``ok``, ``warning`` (it works, but) or ``missing`` (it does not)."""
+    text: str
+    rule: str = ""
+    """The ACL rule that is missing, in Consul's policy language."""
+
+
+class ServiceReport(msgspec.Struct, frozen=True):
+    name: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        return all(finding.level != "missing" for finding in self.findings)
+
+
+class Report(msgspec.Struct, frozen=True):
+    gateway: str
+    consul: str
+    findings: tuple[Finding, ...]
+    """About what all services share."""
+    services: tuple[ServiceReport, ...]
+
+    @property
+    def ok(self) -> bool:
+        return all(one.level != "missing" for one in self.findings) and all(service.ok for service in self.services)
+
+
+async def check_gateway(settings: ConsulSettings, gateway_name: str, *, patience_s: float = PATIENCE_S) -> Report:
+    """Observe until every answer has come, or for ``patience_s``.
+
+    :raises ConsulUnavailable: when Consul does not answer.
+    """
+    store, published = FactStore(), Published()
+    needs = Needs(store)
+    async with ConsulClient(settings) as client:
+        gateway = Gateway(store, published, lambda names, *, mesh: None, needs=needs.changed)
+        observer = Observer(client, store, gateway_name)
+        parts = [
+            spawn(part, name=name)
+            for name, part in (("observer", observer.run()), ("gateway", gateway.run()), ("needs", needs.run()))
+        ]
+        try:
+            await _settle(store, published, parts, patience_s)
+            registered = await _registration(client, gateway_name)
+            return _report(store, published, gateway, gateway_name, settings.address, registered)
+        finally:
+            for part in parts:
+                part.cancel()
+            await asyncio.wait(parts, timeout=5.0)
+
+
+async def _settle(
+    store: FactStore, published: Published, parts: Iterable[asyncio.Task[None]], patience_s: float
+) -> None:
+    """:raises ConsulUnavailable: when nothing at all is known in the end."""
+    loop = asyncio.get_running_loop()
+    deadline_s = loop.time() + patience_s
+    while not published.complete and loop.time() < deadline_s:
+        if isinstance(store.entry.fact.problem, ConsulForbidden):
+            return
+        await asyncio.wait(parts, timeout=0.05, return_when=asyncio.FIRST_COMPLETED)
+    problem = store.entry.fact.problem or store.roots.fact.problem
+    if not store.entry.fact.known and isinstance(problem, ConsulUnavailable):
+        raise problem
+
+
+async def _registration(client: ConsulClient, gateway_name: str) -> tuple[HealthEntry, ...] | GatewayError:
+    try:
+        return await client.get(endpoints.health(gateway_name), type=tuple[HealthEntry, ...])
+    except GatewayError as error:
+        return error
+
+
+def _report(
+    store: FactStore,
+    published: Published,
+    gateway: Gateway,
+    gateway_name: str,
+    consul: str,
+    registered: tuple[HealthEntry, ...] | GatewayError,
+) -> Report:
+    shared = (
+        *_about_entry(store, gateway_name),
+        *_about_mesh(store, published, gateway),
+        *_about_registration(registered, gateway_name),
+    )
+    services = tuple(
+        ServiceReport(str(name), tuple(_about_service(name, store, published, gateway)))
+        for name in sorted(store.linked())
+    )
+    return Report(gateway_name, consul, shared, services)
+
+
+def _about_entry(store: FactStore, gateway_name: str) -> Iterable[Finding]:
+    fact = store.entry.fact
+    if fact.problem is not None:
+        yield _missing(fact.problem)
+    elif fact.value is None:
+        yield Finding(
+            "missing",
+            f"there is no terminating-gateway entry named {gateway_name}; write one with `consul config write`",
+        )
+    else:
+        yield Finding("ok", f"the terminating-gateway entry {gateway_name} links {len(store.linked())} services")
+
+
+def _about_mesh(store: FactStore, published: Published, gateway: Gateway) -> Iterable[Finding]:
+    if published.mesh is None:
+        yield from (Finding("missing", reason) for reason in gateway.mesh_problems)
+        return
+    mesh = published.mesh
+    yield Finding("ok", f"the mesh is {mesh.trust_domain} in {mesh.datacenter}, with {len(mesh.roots_pem)} root(s)")
+    if mesh.default_action is None:
+        text = "whether callers without an intention are allowed is not known: they are refused"
+        problem = store.default_action.fact.problem
+        yield Finding("warning", f"{text}: {problem}" if problem else text, _rule(problem))
+    else:
+        word = "allowed" if mesh.default_action is Action.ALLOW else "refused"
+        yield Finding("ok", f"callers without an intention are {word}")
+    yield from (Finding("warning", warning) for warning in gateway.mesh_warnings)
+
+
+def _about_registration(found: tuple[HealthEntry, ...] | GatewayError, gateway_name: str) -> Iterable[Finding]:
+    if isinstance(found, GatewayError):
+        yield _missing(found)
+        return
+    gateways = [entry for entry in found if entry.service.kind == "terminating-gateway"]
+    for entry in gateways:
+        failing = [check.name or check.check_id for check in entry.checks if check.status != "passing"]
+        where = f"{entry.service.id} on {entry.node.node}"
+        if failing:
+            yield Finding("warning", f"{where} is registered, but not passing: {', '.join(failing)}")
+        else:
+            yield Finding("ok", f"{where} is registered and passing")
+    if not gateways:
+        yield Finding(
+            "warning",
+            f"no gateway {gateway_name} is registered (or the token cannot see it); start one with `consul-tgw run"
+            f" --service {gateway_name}`; its token needs the rule below",
+            f'service "{gateway_name}" {{ policy = "write" }}',
+        )
+
+
+def _about_service(name: ServiceName, store: FactStore, published: Published, gateway: Gateway) -> Iterable[Finding]:
+    facts = store.service_facts(name)
+    forbidden = [fact.problem for fact in facts_of(facts) if isinstance(fact.problem, ConsulForbidden)]
+    yield from dict.fromkeys(_missing(problem) for problem in forbidden)
+    told = {str(problem) for problem in forbidden}
+    for reason in gateway.problems_of(name):
+        if not any(text in reason for text in told):
+            yield Finding("missing", reason)
+    for warning in gateway.warnings_of(name):
+        if not any(text in warning for text in told):
+            yield Finding("warning", warning)
+    service = published.services.get(name)
+    if service is not None:
+        yield from _about_served(service)
+    yield from (Finding("ok", text) for text in _known(facts.leaf, facts.instances))
+
+
+def _about_served(service: Service) -> Iterable[Finding]:
+    ends = {endpoint for server_name in service.server_names for endpoint in server_name.endpoints}
+    healthy = sum(endpoint.healthy for endpoint in ends)
+    if not ends:
+        yield Finding(
+            "missing",
+            f"{service.name} has no endpoint: register an instance of it, or let the token see the nodes",
+            endpoints.NODE_READ_RULE,
+        )
+    else:
+        yield Finding("ok" if healthy else "warning", f"{healthy} of {len(ends)} endpoints are healthy")
+    how = "TLS" if service.upstream_tls else "plain TCP"
+    yield Finding("ok", f"it is reached by {how}, protocol {service.protocol}")
+    yield Finding("ok", f"{len(service.intentions or ())} intention(s) concern it")
+
+
+def _known(leaf: Fact[object], instances: Fact[tuple[HealthEntry, ...]]) -> Iterable[str]:
+    if leaf.known:
+        yield "its leaf certificate can be had"
+    if instances.known and instances.value:
+        yield f"{len(instances.value)} instance(s) in the catalog"
+
+
+def _missing(problem: GatewayError) -> Finding:
+    return Finding("missing", str(problem), _rule(problem))
+
+
+def _rule(problem: GatewayError | None) -> str:
+    return problem.rule if isinstance(problem, ConsulForbidden) else ""

@@ -1,0 +1,117 @@
+"""``consul-tgw run``: from flags and variables to a running gateway."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from plugin import logs
+from plugin.addresses import HostPort
+from plugin.errors import ConfigError
+from plugin.settings import ConsulSettings, GatewaySettings
+
+
+@click.command()
+@click.option("--service", required=True, metavar="NAME", help="Service name: that of the terminating-gateway entry.")
+@click.option(
+    "--address", required=True, metavar="IP:PORT", help="Where sidecars reach the gateway: registered and bound."
+)
+@click.option("--service-id", default="", metavar="ID", help="Service ID, if it is not the name.")
+@click.option(
+    "--admin-address",
+    default=None,
+    metavar="IP:PORT",
+    help="Metrics, health and state. Default: 127.0.0.1:19090, or the next free port.",
+)
+@click.option(
+    "--workers", type=click.IntRange(0, 1024), default=0, help="Worker processes. Default: one for each usable core."
+)
+@click.option("--meta", multiple=True, metavar="KEY=VALUE", help="Meta of the registration; may be repeated.")
+@click.option(
+    "--proxy-config", default="{}", metavar="JSON", help="Proxy.Config of the registration; keys as for Envoy gateways."
+)
+@click.option("--no-register", is_flag=True, help="Somebody else registers the gateway with the agent.")
+@click.option(
+    "--access-log",
+    default="-",
+    metavar="PATH|-|off",
+    help="Where connections are logged. Default: - (standard output).",
+)
+@click.option("--log-level", type=click.Choice(logs.LEVELS), default="info", show_default=True)
+@click.option("--log-format", type=click.Choice(logs.FORMATS), default="text", show_default=True)
+@click.option(
+    "--drain-timeout",
+    type=click.FloatRange(0),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long live connections may go on after SIGTERM.",
+)
+@click.option(
+    "--runtime-dir", type=click.Path(path_type=Path), help="Lock and hand-over sockets. Default: chosen by the system."
+)
+def run(**options: Any) -> int:
+    """Run a gateway in the foreground, log on standard error.
+
+    \b
+    CONSUL_HTTP_TOKEN=... consul-tgw run --service my-gateway --address 10.0.0.5:8443
+    consul-tgw run --service my-gateway --address '[::]:8443' --proxy-config '{"connect_timeout_ms": 2000}'
+
+    SIGTERM and SIGINT leave Consul, let connections end, and stop; a second one stops at once. SIGHUP reads the files
+    of all links and the token again. After a crash (or kill -9) the workers go on; the next start takes them over.
+    """
+    settings = gateway_settings(options)
+    logs.configure(settings.log_level, settings.log_format)
+    from plugin.supervisor import run_gateway
+
+    return run_gateway(settings)
+
+
+def gateway_settings(options: dict[str, Any]) -> GatewaySettings:
+    """:raises ConfigError: when a flag or a ``CONSUL_`` variable cannot be used."""
+    address = HostPort.parse(options["address"], what="--address")
+    chosen = options["admin_address"] is not None
+    admin = HostPort.parse(options["admin_address"] or "127.0.0.1:19090", what="--admin-address", zero=True)
+    return GatewaySettings(
+        consul=ConsulSettings.from_environment(),
+        service=options["service"],
+        service_id=options["service_id"],
+        address=address.host,
+        port=address.port,
+        admin_address=admin.host,
+        admin_port=admin.port,
+        admin_port_chosen=chosen,
+        workers=options["workers"],
+        meta=parse_meta(options["meta"]),
+        proxy_config=parse_proxy_config(options["proxy_config"]),
+        register=not options["no_register"],
+        drain_timeout_s=options["drain_timeout"],
+        access_log=options["access_log"],
+        log_level=options["log_level"],
+        log_format=options["log_format"],
+        runtime_dir=options["runtime_dir"],
+    )
+
+
+def parse_meta(pairs: Iterable[str]) -> dict[str, str]:
+    meta = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"--meta {pair!r} is not KEY=VALUE")
+        meta[key] = value
+    return meta
+
+
+def parse_proxy_config(text: str) -> dict[str, object]:
+    try:
+        decoded = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"--proxy-config is not JSON: {error}") from error
+    if not isinstance(decoded, dict):
+        raise ConfigError("--proxy-config must be a JSON object, for example '{\"connect_timeout_ms\": 2000}'")
+    return decoded

@@ -1,0 +1,121 @@
+"""``consul-tgw status``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from plugin.cli.admin_client import fetch
+from plugin.status import ServiceStatus, Status
+
+EXIT_NOT_READY = 1
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option("--service", default="", metavar="NAME", help="Service name or ID of the gateway, when several run here.")
+@click.option("--admin-address", default="", metavar="IP:PORT", help="Ask the gateway whose admin pages are there.")
+@click.option("--runtime-dir", type=click.Path(path_type=Path), help="Where the gateway keeps its runtime files.")
+def status(as_json: bool, service: str, admin_address: str, runtime_dir: Path | None) -> int:
+    """Show what a running gateway serves, what it does not serve, and why.
+
+    \b
+    consul-tgw status
+    consul-tgw status --service my-gateway --json | jq '.services[] | select(.served | not)'
+
+    Exit code: 0 ready, 1 running but not ready, 2 no gateway found.
+    """
+    body = fetch("/api/status", service=service, admin_address=admin_address, runtime_dir=runtime_dir)
+    decoded = msgspec.json.decode(body, type=Status)
+    if as_json:
+        click.echo(msgspec.json.format(body, indent=2).decode())
+    else:
+        render(decoded, Console(highlight=False), now_s=time.time())
+    return 0 if decoded.ready else EXIT_NOT_READY
+
+
+def render(shown: Status, console: Console, *, now_s: float) -> None:
+    console.print(_head(shown, now_s))
+    console.print(_services(shown, now_s))
+    for one in shown.services:
+        for text in (*one.reasons, *one.warnings):
+            console.print(f"[yellow]{escape(one.name)}[/]: {escape(text)}")
+    console.print(_workers(shown))
+    for watch in shown.watches:
+        if watch.problem:
+            console.print(f"[yellow]{escape(watch.name)}[/]: {escape(watch.problem)}")
+
+
+def _head(shown: Status, now_s: float) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_row("gateway", f"{escape(shown.service_id)} ({escape(shown.service)}) on {shown.address}")
+    table.add_row(
+        "state", "[green]ready[/]" if shown.ready else f"[red]not ready[/]: {escape('; '.join(shown.not_ready))}"
+    )
+    if shown.registration.wanted:
+        registration = f"registered, {shown.registration.check}" if shown.registration.registered else "not registered"
+        if shown.registration.problem:
+            registration += f": {escape(shown.registration.problem)}"
+        table.add_row("registration", registration)
+    table.add_row("mesh", f"{shown.trust_domain or 'not known yet'} in {shown.datacenter or 'not known yet'}")
+    table.add_row("default", shown.default_action or "not known yet (refused)")
+    table.add_row("state number", str(shown.generation))
+    table.add_row("running", f"{duration(now_s - shown.started_at_s)}, process {shown.pid}, version {shown.version}")
+    return table
+
+
+def _services(shown: Status, now_s: float) -> Table:
+    table = Table(
+        "service", "state", "protocol", "endpoints", "TLS", "intentions", "leaf ends", "open", title="Linked services"
+    )
+    for one in shown.services:
+        table.add_row(
+            escape(one.name) + (" (*)" if one.from_wildcard else ""),
+            _state(one),
+            one.protocol or "-",
+            f"{sum(e.healthy for e in one.endpoints)} of {len(one.endpoints)}" if one.served else "-",
+            "yes" if one.upstream_tls else "no",
+            str(one.intentions) if one.intentions is not None else "not known",
+            f"in {duration(one.leaf_expires_at_s - now_s)}" if one.leaf_expires_at_s else "-",
+            str(one.open_connections),
+        )
+    return table
+
+
+def _state(one: ServiceStatus) -> str:
+    if not one.served:
+        return "[red]not served[/]"
+    return "[yellow]served, with an earlier state[/]" if one.reasons else "[green]served[/]"
+
+
+def _workers(shown: Status) -> Table:
+    table = Table("worker", "process", "state number", "open", "", title="Workers")
+    for one in shown.workers:
+        notes = [word for word, true in (("adopted", one.adopted), ("draining", one.draining)) if true]
+        if not one.connected:
+            notes.append("not connected")
+        table.add_row(
+            str(one.index),
+            str(one.pid),
+            str(one.generation),
+            str(one.open_connections),
+            escape(", ".join([*notes, *one.problems])),
+        )
+    return table
+
+
+def duration(seconds: float) -> str:
+    """``3d 4h``, ``2h 5m``, ``40s``: the two largest units."""
+    left = int(abs(seconds))
+    parts: list[str] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        if count or (unit == "s" and not parts):
+            parts.append(f"{count}{unit}")
+    return ("-" if seconds <= -1 else "") + " ".join(parts[:2])

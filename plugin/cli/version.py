@@ -1,0 +1,26 @@
+"""``consul-tgw version``."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+
+import click
+
+
+def version_text() -> str:
+    """Of the installed distribution; of a source tree that is not installed, ``unreleased``."""
+    try:
+        return metadata.version("consul-tgw")
+    except metadata.PackageNotFoundError:
+        return "unreleased"
+
+
+@click.command()
+def version() -> None:
+    """Print the version, and those of the parts that matter."""
+    from cryptography.hazmat.backends.openssl import backend
+
+    click.echo(f"consul-tgw {version_text()}")
+    click.echo(f"python {platform.python_version()} ({platform.python_implementation()})")
+    click.echo(backend.openssl_version_text())

@@ -1,0 +1,284 @@
+"""One running gateway: puts the parts together, starts them in order, ends them in order.
+
+Owns the life of the control process: signals, the service manager, the drain. A part that fails by a mistake of ours
+ends the control process but not the workers: they serve on, and the next control process takes them over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+from plugin.addresses import HostPort, bind_addresses
+from plugin.admin.app import AdminServer, build_app
+from plugin.consul.client import ConsulClient
+from plugin.control_view import ControlView
+from plugin.errors import GatewayError, StartError
+from plugin.gateway import Gateway
+from plugin.health import Health
+from plugin.logs import emit
+from plugin.needs import Needs
+from plugin.notify import ServiceManager
+from plugin.observe import Observer
+from plugin.published import Published
+from plugin.registration import Registration
+from plugin.runtime_dir import RuntimeDirectory, base_directory, gateway_directory
+from plugin.settings import GatewaySettings
+from plugin.store import FactStore
+from plugin.tasks import spawn
+from plugin.workers import Workers, WorkerSettings, usable_cores
+from proxy.model import Limits
+
+logger = logging.getLogger(__name__)
+
+EXIT_FAULT = 70
+"""``EX_SOFTWARE`` of sysexits.h: a mistake of ours; start us again."""
+STRAGGLERS_INTERVAL_S = 5.0
+FAREWELL_S = 5.0
+"""For the last words to Consul."""
+TURN_AWAY_S = 1.0
+"""Between telling Consul and closing the listening sockets, so that sidecars have turned away."""
+
+
+def run_gateway(settings: GatewaySettings) -> int:
+    """Run until a signal; returns the exit code. :raises GatewayError: when it cannot be started."""
+    return asyncio.run(_run(settings))
+
+
+async def _run(settings: GatewaySettings) -> int:
+    signals = _Signals()
+    directory = RuntimeDirectory.claim(
+        gateway_directory(
+            base_directory(settings.runtime_dir),
+            settings.id,
+            str(HostPort(settings.address, settings.port)),
+        )
+    )
+    try:
+        async with ConsulClient(settings.consul) as client:
+            supervisor = Supervisor(settings, directory, client)
+            return await supervisor.run(signals)
+    finally:
+        directory.release()
+
+
+class _Signals:
+    """SIGTERM and SIGINT ask to stop; asked twice means now. SIGHUP asks to read files again."""
+
+    def __init__(self) -> None:
+        self.stop = asyncio.Event()
+        self.stop_now = asyncio.Event()
+        self.reload = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._asked_to_stop)
+        loop.add_signal_handler(signal.SIGHUP, self.reload.set)
+
+    def _asked_to_stop(self) -> None:
+        (self.stop_now if self.stop.is_set() else self.stop).set()
+
+
+class Supervisor:
+    def __init__(self, settings: GatewaySettings, directory: RuntimeDirectory, client: ConsulClient) -> None:
+        self._settings = settings
+        self._directory = directory
+        self._manager = ServiceManager()
+        service_id = settings.id
+        address = HostPort(settings.address, settings.port)
+        published = Published()
+        self._access_log_fd = _open_access_log(settings.access_log)
+        self._workers = Workers(
+            WorkerSettings(
+                gateway=service_id,
+                addresses=bind_addresses(address, settings.proxy_config),
+                count=settings.workers or usable_cores(),
+                limits=Limits(drain_timeout_s=settings.drain_timeout_s),
+                access_log_fd=self._access_log_fd,
+                log_level=settings.log_level,
+                log_format=settings.log_format,
+            ),
+            directory,
+            published,
+            self._progress,
+        )
+        self._store = FactStore()
+        self._store.set_proxy_config(settings.proxy_config)
+        self._needs = Needs(self._store)
+        self._gateway = Gateway(self._store, published, self._workers.publish, needs=self._needs.changed)
+        self._observer = Observer(client, self._store, settings.service)
+        self._health = Health(self._workers, published, self._gateway)
+        self._registration = Registration(
+            client,
+            service=settings.service,
+            service_id=service_id,
+            address=address,
+            meta=settings.meta,
+            proxy_config=settings.proxy_config,
+            unwell=self._health.unwell,
+            on_change=self._progress,
+        )
+        self._ready = asyncio.Event()
+        """Set whenever nothing is lacking, for whoever waits to register."""
+        view = ControlView(
+            settings=settings,
+            published=published,
+            gateway=self._gateway,
+            store=self._store,
+            observer=self._observer,
+            workers=self._workers,
+            registration=self._registration,
+            health=self._health,
+        )
+        self._view = view
+        self._admin = AdminServer(build_app(view))
+
+    async def run(self, signals: _Signals) -> int:
+        """:raises GatewayError: when a socket or a worker cannot be started."""
+        try:
+            await self._start()
+        except GatewayError:
+            self._workers.kill()
+            self._workers.release()
+            await self._admin.stop()
+            raise
+        async with self._parts(signals) as failed:
+            await _first(signals.stop, failed)
+        if failed.is_set():
+            self._workers.release()
+            await self._admin.stop()
+            return EXIT_FAULT
+        await self._end(signals)
+        return 0
+
+    async def _start(self) -> None:
+        settings = self._settings
+        wanted = HostPort(settings.admin_address, settings.admin_port)
+        admin = await self._admin.start(wanted, chosen=settings.admin_port_chosen)
+        await self._workers.start()
+        self._directory.write_admin_address(str(admin))
+        addresses = ", ".join(map(str, self._workers.addresses()))
+        message = f"{settings.service} listens on {addresses} with {len(self._workers.all)} workers"
+        emit(logger, logging.INFO, "gateway.started", message, pid=os.getpid())
+
+    @asynccontextmanager
+    async def _parts(self, signals: _Signals) -> AsyncIterator[asyncio.Event]:
+        """Run every part; gives an event that is set when one of them fails."""
+        failed = asyncio.Event()
+        parts: dict[str, Coroutine[Any, Any, None]] = {
+            "observer": self._observer.run(),
+            "gateway": self._gateway.run(),
+            "files and names": self._needs.run(),
+            "stragglers": self._take_in_stragglers(),
+            "reload": self._reload(signals.reload),
+        }
+        if self._settings.register:
+            parts["registration"] = self._register()
+        if self._manager.watchdog_interval_s:
+            parts["watchdog"] = self._feed_watchdog()
+        tasks = [spawn(_guard(name, part, failed), name=name) for name, part in parts.items()]
+        self._progress()
+        try:
+            yield failed
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=FAREWELL_S)
+
+    def _progress(self) -> None:
+        """A worker or the registration has changed."""
+        if self._health.shortcomings():
+            self._ready.clear()
+            self._registration.report_soon()
+        elif not self._ready.is_set():
+            self._ready.set()
+            self._registration.report_soon()
+            emit(logger, logging.INFO, "gateway.ready", "every worker has the newest state in force")
+            self._manager.ready("serving")
+
+    async def _register(self) -> None:
+        await self._ready.wait()
+        await self._registration.run()
+
+    async def _take_in_stragglers(self) -> None:
+        while True:
+            await asyncio.sleep(STRAGGLERS_INTERVAL_S)
+            await self._workers.take_in_stragglers()
+
+    async def _reload(self, asked: asyncio.Event) -> None:
+        while True:
+            await asked.wait()
+            asked.clear()
+            emit(logger, logging.INFO, "gateway.reload", "reading the files of all links again")
+            self._needs.read_again()
+
+    async def _feed_watchdog(self) -> None:
+        while True:
+            self._manager.alive()
+            await asyncio.sleep(self._manager.watchdog_interval_s)
+
+    async def _end(self, signals: _Signals) -> None:
+        """Leave Consul, drain, stop; at once when asked a second time."""
+        self._manager.stopping()
+        timeout_s = self._settings.drain_timeout_s
+        emit(
+            logger,
+            logging.INFO,
+            "gateway.stopping",
+            f"draining for up to {timeout_s:g} s; signal again to stop at once",
+        )
+        draining = spawn(self._drain(timeout_s), name="drain")
+        await _first(signals.stop_now, draining)
+        if not draining.done():
+            draining.cancel()
+        self._workers.kill()
+        await _last_words(self._registration.withdraw())
+        await self._admin.stop()
+        emit(logger, logging.INFO, "gateway.stopped", "stopped")
+
+    async def _drain(self, timeout_s: float) -> None:
+        if self._registration.registered:
+            await _last_words(self._registration.fail("the gateway is stopping"))
+            await asyncio.sleep(min(TURN_AWAY_S, timeout_s))
+        await self._workers.drain(timeout_s)
+
+
+async def _guard(name: str, part: Coroutine[Any, Any, None], failed: asyncio.Event) -> None:
+    try:
+        await part
+    except Exception:
+        logger.exception("%s failed by a mistake of this program; the workers go on without it", name)
+        failed.set()
+
+
+async def _first(*awaited: asyncio.Event | asyncio.Task[None]) -> None:
+    """Wait until an event is set or a task has ended."""
+    waiting = [spawn(one.wait(), name="wait") if isinstance(one, asyncio.Event) else one for one in awaited]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for one, task in zip(awaited, waiting, strict=True):
+        if isinstance(one, asyncio.Event):
+            task.cancel()
+
+
+async def _last_words(request: Coroutine[Any, Any, None]) -> None:
+    try:
+        async with asyncio.timeout(FAREWELL_S):
+            await request
+    except (GatewayError, TimeoutError) as error:
+        emit(logger, logging.WARNING, "registration.problem", f"Consul was not told: {error or 'it did not answer'}")
+
+
+def _open_access_log(where: str) -> int:
+    """:raises StartError: when the file cannot be opened."""
+    if where == "off":
+        return -1
+    if where == "-":
+        return 1
+    try:
+        return os.open(where, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    except OSError as error:
+        raise StartError(f"cannot open the access log {where}: {error.strerror}; see --access-log") from error
