@@ -8,6 +8,8 @@
     │   ├── ConsulUnavailable   nobody: retried for ever, the last known state stays in force
     │   ├── ConsulForbidden     the operator: names the ACL rule that is missing
     │   └── ConsulRejected      the operator or this program: Consul understood the request and refused it
+    ├── FileUnreadable          the operator: a file that a link names; what was read before stays in force
+    ├── NameUnresolved          nobody, or the operator: retried for ever, the last addresses stay in force
     └── StartError              the operator: a process or a socket of the gateway could not be started
 """
 
@@ -47,4 +49,12 @@ class ConsulRejected(ConsulError):
 
 
 class StartError(GatewayError):
+    pass
+
+
+class FileUnreadable(GatewayError):
+    pass
+
+
+class NameUnresolved(GatewayError):
     pass
