@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 NAMES_PER_REQUEST = 100
 FULL_READ_PAUSE_S = 2.0
-"""Between two reads of every linked service."""
+"""Between a change and the read of every linked service."""
 REQUESTS = 4
 """At a time."""
 FORBIDDEN_RETRY_S = 8.0
@@ -147,9 +147,10 @@ class IntentionReader:
     async def _read_everything(self) -> None:
         while True:
             await self._all_due.wait()
+            # What is known to have changed goes first, alone.
+            await asyncio.sleep(FULL_READ_PAUSE_S)
             self._all_due.clear()
             await self._read_all(sorted(self._names()))
-            await asyncio.sleep(FULL_READ_PAUSE_S)
 
     async def _retry_forbidden(self) -> None:
         while True:
