@@ -23,7 +23,7 @@ from plugin.published import Published
 from plugin.settings import ConsulSettings
 from plugin.store import FactStore
 from plugin.tasks import spawn
-from proxy.model import Action, Service, ServiceName
+from proxy.model import Action, Leaf, Service, ServiceName
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -72,7 +72,8 @@ async def check_gateway(settings: ConsulSettings, gateway_name: str, *, patience
         try:
             await _settle(store, published, parts, patience_s)
             registered = await _registration(client, gateway_name)
-            return _report(store, published, gateway, gateway_name, settings.address, registered)
+            hidden = await _hidden(client, published)
+            return _report(store, published, gateway, gateway_name, settings.address, registered, hidden)
         finally:
             for part in parts:
                 part.cancel()
@@ -101,6 +102,17 @@ async def _registration(client: ConsulClient, gateway_name: str) -> tuple[Health
         return error
 
 
+async def _hidden(client: ConsulClient, published: Published) -> frozenset[ServiceName]:
+    """Services without an endpoint of which Consul says that the token may not see everything (1.11 and later)."""
+    found = set()
+    for name, service in published.services.items():
+        if not any(server_name.endpoints for server_name in service.server_names):
+            reply = await client.blocking_get(endpoints.health(name.name), endpoints.tenancy(name))
+            if reply.filtered:
+                found.add(name)
+    return frozenset(found)
+
+
 def _report(
     store: FactStore,
     published: Published,
@@ -108,6 +120,7 @@ def _report(
     gateway_name: str,
     consul: str,
     registered: tuple[HealthEntry, ...] | GatewayError,
+    hidden: frozenset[ServiceName],
 ) -> Report:
     shared = (
         *_about_entry(store, gateway_name),
@@ -115,7 +128,7 @@ def _report(
         *_about_registration(registered, gateway_name),
     )
     services = tuple(
-        ServiceReport(str(name), tuple(_about_service(name, store, published, gateway)))
+        ServiceReport(str(name), tuple(_about_service(name, store, published, gateway, hidden)))
         for name in sorted(store.linked())
     )
     return Report(gateway_name, consul, shared, services)
@@ -184,19 +197,18 @@ def _about_service(name: ServiceName, store: FactStore, published: Published, ga
             yield Finding("warning", warning)
     service = published.services.get(name)
     if service is not None:
-        yield from _about_served(service)
+        yield from _about_served(service, hidden=name in hidden)
     yield from (Finding("ok", text) for text in _known(facts.leaf, facts.instances))
 
 
-def _about_served(service: Service) -> Iterable[Finding]:
+def _about_served(service: Service, *, hidden: bool) -> Iterable[Finding]:
     ends = {endpoint for server_name in service.server_names for endpoint in server_name.endpoints}
     healthy = sum(endpoint.healthy for endpoint in ends)
-    if not ends:
-        yield Finding(
-            "missing",
-            f"{service.name} has no endpoint: register an instance of it, or let the token see the nodes",
-            endpoints.NODE_READ_RULE,
-        )
+    if not ends and hidden:
+        text = f"the token may not see the nodes on which {service.name} is registered"
+        yield Finding("missing", text, endpoints.NODE_READ_RULE)
+    elif not ends:
+        yield Finding("missing", f"{service.name} has no instance that can be reached: register one in the catalog")
     else:
         yield Finding("ok" if healthy else "warning", f"{healthy} of {len(ends)} endpoints are healthy")
     how = "TLS" if service.upstream_tls else "plain TCP"
@@ -204,7 +216,7 @@ def _about_served(service: Service) -> Iterable[Finding]:
     yield Finding("ok", f"{len(service.intentions or ())} intention(s) concern it")
 
 
-def _known(leaf: Fact[object], instances: Fact[tuple[HealthEntry, ...]]) -> Iterable[str]:
+def _known(leaf: Fact[Leaf], instances: Fact[tuple[HealthEntry, ...]]) -> Iterable[str]:
     if leaf.known:
         yield "its leaf certificate can be had"
     if instances.known and instances.value:

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+import pytest
+from rich.console import Console
+
+from plugin import cli
+from plugin.check import Finding, Report, ServiceReport
+from plugin.cli import commands
+from plugin.cli.check import render as render_check
+from plugin.cli.run import gateway_settings
+from plugin.cli.status import duration, render
+from plugin.errors import ConfigError
+from tests.unit.test_admin import READY
+
+
+def settings(*arguments: str) -> Any:
+    context = commands.commands["run"].make_context(
+        "run", ["--service", "gw", "--address", "10.0.0.5:8443", *arguments]
+    )
+    return gateway_settings(context.params)
+
+
+def ended(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["consul-tgw", *arguments])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+def test_two_flags_are_enough() -> None:
+    read = settings()
+    assert (read.service, read.id, read.address, read.port) == ("gw", "gw", "10.0.0.5", 8443)
+    assert (read.admin_address, read.admin_port, read.admin_port_chosen) == ("127.0.0.1", 19090, False)
+    assert (read.register, read.access_log, read.workers) == (True, "-", 0)
+
+
+def test_every_flag_reaches_its_setting() -> None:
+    read = settings(
+        *(
+            "--service-id",
+            "gw-1",
+            "--admin-address",
+            "[::1]:0",
+            "--workers",
+            "3",
+            "--meta",
+            "team=a",
+            "--meta",
+            "k=v=w",
+        ),
+        *(
+            "--proxy-config",
+            '{"connect_timeout_ms": 2000}',
+            "--no-register",
+            "--access-log",
+            "off",
+            "--log-level",
+            "debug",
+        ),
+        *("--log-format", "json", "--drain-timeout", "5", "--runtime-dir", "/run/x"),
+    )
+    assert (read.id, read.admin_address, read.admin_port, read.admin_port_chosen) == ("gw-1", "::1", 0, True)
+    assert (read.workers, read.meta, read.proxy_config) == (3, {"team": "a", "k": "v=w"}, {"connect_timeout_ms": 2000})
+    assert (read.register, read.access_log, read.log_level, read.log_format) == (False, "off", "debug", "json")
+    assert (read.drain_timeout_s, read.runtime_dir) == (5.0, Path("/run/x"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--meta", "novalue"), "--meta"),
+        (("--proxy-config", "{"), "--proxy-config"),
+        (("--proxy-config", "[]"), "--proxy-config"),
+        (("--admin-address", "nowhere"), "--admin-address"),
+    ],
+)
+def test_an_unusable_flag_is_named(arguments: tuple[str, ...], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        settings(*arguments)
+
+
+def test_errors_end_as_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    code = ended("run", "--service", "gw", "--address", "nowhere", monkeypatch=monkeypatch)
+    assert code == 2
+    assert capsys.readouterr().err.startswith("consul-tgw: --address 'nowhere' is not IP:PORT")
+
+
+def test_no_gateway_to_ask_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert ended("status", "--runtime-dir", str(tmp_path), monkeypatch=monkeypatch) == 2
+    assert "no running gateway was found" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", sorted(commands.commands))
+def test_every_command_explains_itself(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ended(command, "--help", monkeypatch=monkeypatch) == 0
+    assert "Usage:" in capsys.readouterr().out
+
+
+def test_a_mistyped_flag_is_a_usage_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ended("run", "--adress", "x", monkeypatch=monkeypatch) == click.UsageError.exit_code
+    assert "--adress" in capsys.readouterr().err
+
+
+def printed(width: int = 160) -> tuple[Console, io.StringIO]:
+    stream = io.StringIO()
+    return Console(file=stream, width=width, highlight=False, color_system=None), stream
+
+
+def test_status_shows_what_is_served_and_why_not() -> None:
+    console, stream = printed()
+    render(msgspec.structs.replace(READY, ready=False, not_ready=("roots [are] unknown",)), console, now_s=100.0)
+    text = stream.getvalue()
+    for expected in (
+        "not ready: roots [are] unknown",
+        "broken: no CAFile",
+        "not served",
+        "roots: away",
+        "registered, passing",
+    ):
+        assert expected in text
+
+
+def test_check_shows_the_rule_that_is_missing() -> None:
+    console, stream = printed()
+    rule = 'service "legacy" { policy = "write" }'
+    report = Report("gw", "http://x", (), (ServiceReport("legacy", (Finding("missing", "no leaf", rule),)),))
+    render_check(report, console)
+    assert "missing  no leaf" in stream.getvalue()
+    assert f"ACL rule: {rule}" in stream.getvalue()
+    assert not report.ok
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0s"), (59.9, "59s"), (3660, "1h 1m"), (90_000, "1d 1h"), (-120, "-2m")]
+)
+def test_durations_are_short(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
