@@ -76,7 +76,7 @@ class RouteTable:
             changed.update(self._services)
         removed = set(update.removals)
         if update.full:
-            removed |= set(self._services) - {service.name for service in update.upserts}
+            removed |= set(self._services) - {service.name for service in update.upserts} - set(update.keep)
         for name in removed:
             self._remove(name)
         for service in update.upserts:
