@@ -184,7 +184,9 @@ def _about_registration(found: tuple[HealthEntry, ...] | GatewayError, gateway_n
         )
 
 
-def _about_service(name: ServiceName, store: FactStore, published: Published, gateway: Gateway) -> Iterable[Finding]:
+def _about_service(
+    name: ServiceName, store: FactStore, published: Published, gateway: Gateway, hidden: frozenset[ServiceName]
+) -> Iterable[Finding]:
     facts = store.service_facts(name)
     forbidden = [fact.problem for fact in facts_of(facts) if isinstance(fact.problem, ConsulForbidden)]
     yield from dict.fromkeys(_missing(problem) for problem in forbidden)
