@@ -1,0 +1,145 @@
+"""The registration against a real agent: made, reported on, restored, taken back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from plugin.addresses import HostPort
+from plugin.consul.client import ConsulClient
+from plugin.dev.consul_agent import ConsulAgent
+from plugin.registration import Registration, ready_check_id
+from plugin.settings import ConsulSettings
+from tests.support.eventually import eventually
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+class Wellness:
+    def __init__(self) -> None:
+        self.note = ""
+
+    async def unwell(self) -> str:
+        return self.note
+
+
+@asynccontextmanager
+async def registering(
+    agent: ConsulAgent, service_id: str, *, token: str = "", wellness: Wellness | None = None, **options: Any
+) -> AsyncIterator[Registration]:
+    settings = ConsulSettings(address=agent.http_address, token=token)
+    async with ConsulClient(settings) as client:
+        registration = Registration(
+            client,
+            service=service_id,
+            service_id=service_id,
+            address=HostPort("127.0.0.1", 18443),
+            meta=options.get("meta", {}),
+            proxy_config=options.get("proxy_config", {}),
+            unwell=(wellness or Wellness()).unwell,
+        )
+        task = asyncio.get_running_loop().create_task(registration.run())
+        try:
+            yield registration
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+async def check_status(agent: ConsulAgent, service_id: str) -> str:
+    checks = await agent.api("GET", "/v1/agent/checks")
+    return str(checks.get(ready_check_id(service_id), {}).get("Status", "absent"))
+
+
+async def definition(agent: ConsulAgent, service_id: str) -> dict[str, Any]:
+    services = await agent.api("GET", "/v1/agent/services")
+    found: dict[str, Any] = services.get(service_id, {})
+    return found
+
+
+async def test_the_agent_knows_a_terminating_gateway(consul_agent: ConsulAgent) -> None:
+    config = {"connect_timeout_ms": 2000}
+    async with registering(consul_agent, "reg-known", meta={"team": "a"}, proxy_config=config) as registration:
+        await eventually(lambda: registration.registered)
+        found = await definition(consul_agent, "reg-known")
+        assert (found["Kind"], found["Service"], found["Port"]) == ("terminating-gateway", "reg-known", 18443)
+        assert (found["Address"], found["Meta"], found["Proxy"]["Config"]) == ("127.0.0.1", {"team": "a"}, config)
+        assert await check_status(consul_agent, "reg-known") == "passing"
+        checks = await consul_agent.api("GET", "/v1/agent/checks")
+        assert checks["service:reg-known:listening"]["Type"] == "tcp"
+        await registration.withdraw()
+
+
+async def test_it_is_registered_again_when_the_agent_forgot_it(consul_agent: ConsulAgent) -> None:
+    async with registering(consul_agent, "reg-forgotten") as registration:
+        await eventually(lambda: registration.registered)
+        await consul_agent.api("PUT", "/v1/agent/service/deregister/reg-forgotten")
+        await eventually(lambda: definition(consul_agent, "reg-forgotten"))
+        await registration.withdraw()
+
+
+async def test_a_foreign_change_is_undone(consul_agent: ConsulAgent) -> None:
+    async with registering(consul_agent, "reg-changed") as registration:
+        await eventually(lambda: registration.registered)
+        foreign = {"Kind": "terminating-gateway", "ID": "reg-changed", "Name": "reg-changed", "Port": 1}
+        await consul_agent.api("PUT", "/v1/agent/service/register", foreign)
+
+        async def restored() -> bool:
+            return (await definition(consul_agent, "reg-changed")).get("Port") == 18443
+
+        await eventually(restored)
+        await registration.withdraw()
+
+
+async def test_the_check_follows_the_gateways_health(consul_agent: ConsulAgent) -> None:
+    wellness = Wellness()
+    async with registering(consul_agent, "reg-health", wellness=wellness) as registration:
+        await eventually(lambda: registration.check == "passing")
+        wellness.note = "no worker answers"
+        registration.report_soon()
+
+        async def reported() -> str:
+            return await check_status(consul_agent, "reg-health")
+
+        await eventually(lambda: _is(reported, "critical"))
+        wellness.note = ""
+        await eventually(lambda: _is(reported, "passing"))
+        await registration.withdraw()
+
+
+async def test_leaving_turns_critical_first_and_then_disappears(consul_agent: ConsulAgent) -> None:
+    async with registering(consul_agent, "reg-leaving") as registration:
+        await eventually(lambda: registration.registered)
+    # Whoever leaves has stopped watching, so nothing brings it back.
+    async with ConsulClient(ConsulSettings(address=consul_agent.http_address)) as client:
+        leaving = Registration(
+            client,
+            service="reg-leaving",
+            service_id="reg-leaving",
+            address=HostPort("127.0.0.1", 18443),
+            meta={},
+            proxy_config={},
+            unwell=Wellness().unwell,
+        )
+        leaving.registered = True
+        await leaving.fail("stopping")
+        assert await check_status(consul_agent, "reg-leaving") == "critical"
+        await leaving.withdraw()
+        assert await definition(consul_agent, "reg-leaving") == {}
+
+
+async def test_a_missing_right_is_named_and_asking_goes_on(acl_agent: ConsulAgent) -> None:
+    async with registering(acl_agent, "reg-denied") as registration:
+        await eventually(lambda: registration.problem)
+        assert not registration.registered
+        assert "reg-denied" in registration.problem
+
+
+async def _is(ask: Any, wanted: str) -> bool:
+    return bool(await ask() == wanted)
