@@ -104,19 +104,22 @@ class Comparison:
         return self._envoy, self._ours
 
     async def _steady(self, workload: Workload) -> None:
-        for number in range(1, self._plan.rounds + 1):
+        rounds = self._plan.rounds * workload.slices
+        for number in range(1, rounds + 1):
             for gateway in self._both:
-                await self._steady_round(workload, gateway, number)
+                told = await self._steady_round(workload, gateway)
+                self._progress(f"{workload.title} {number}/{rounds}, {gateway.label}: {told}")
         for measure, _ in workload.takes:
             self._add_row(measure)
 
-    async def _steady_round(self, workload: Workload, gateway: Gateway, number: int) -> None:
+    async def _steady_round(self, workload: Workload, gateway: Gateway) -> str:
+        """One round, in words."""
         processes = gateway.processes()
         before_s = accounting.cpu_s(processes)
         result = await self._generator.load(
             workload.command,
             self._mesh.aim(gateway.address, workload.behaviour),
-            duration_s=self._plan.round_s,
+            duration_s=self._plan.round_s / workload.slices,
             connections=workload.connections,
         )
         used_s = accounting.cpu_s(processes) - before_s
@@ -127,10 +130,7 @@ class Comparison:
             value = take(result, used_s)
             self._record(measure, gateway, value)
             told.append(f"{value * measure.scale:,.{measure.digits}f} {measure.unit}")
-        busy = used_s / result.seconds
-        self._progress(
-            f"{workload.title} {number}/{self._plan.rounds}, {gateway.label}: {'; '.join(told)} (CPU {busy:.0%})"
-        )
+        return f"{'; '.join(told)} (CPU {used_s / result.seconds:.0%})"
 
     async def _policy(self) -> None:
         found: dict[str, list[Revocation]] = {gateway.label: [] for gateway in self._both}

@@ -26,6 +26,8 @@ class Workload:
     title: str
     connections: int
     takes: tuple[tuple[Measure, Take], ...]
+    slices: int = 1
+    """Rounds are this many times as many, and as much shorter: for what a moment of the machine's would spoil whole."""
 
 
 def _bulk(command: str, behaviour: str, title: str, connections: int) -> Workload:
@@ -65,6 +67,7 @@ WORKLOADS = (
         behaviour="echo",
         title="Echo",
         connections=1,
+        slices=4,
         takes=(
             (
                 Measure(

@@ -41,12 +41,22 @@ def verdict(row: Row) -> str:
 
 
 def table(outcome: Outcome) -> Table:
-    shown = Table(title="consul-tgw beside Envoy: median (lowest to highest round)")
-    for heading in ("measure", "unit", "Envoy", "consul-tgw", "ratio", "goal", ""):
-        shown.add_column(heading, justify="left" if heading in ("measure", "unit") else "right")
+    shown = Table(title="consul-tgw beside Envoy: medians; ratio with its lowest and highest round")
+    shown.add_column("")
+    for heading in ("Envoy", "consul-tgw", "ratio", "goal", ""):
+        shown.add_column(heading, justify="right")
     styles = {None: "", True: "green", False: "red"}
     for row in outcome.rows:
-        shown.add_row(*_cells(row), style=styles[row.met])
+        measure = row.measure
+        shown.add_row(
+            f"{measure.name}\n[dim]{measure.unit}[/dim]",
+            number(row.envoy.median, measure.digits) if row.envoy else "-",
+            number(row.ours.median, measure.digits),
+            spread(row.ratio, 2),
+            goal(measure),
+            verdict(row),
+            style=styles[row.met],
+        )
     return shown
 
 
@@ -144,7 +154,7 @@ def _method(outcome: Outcome, plan: Plan, tls: str) -> list[str]:
         "Bulk: four connections, each as fast as it goes.",
         "New connections: connect, full mutual-TLS handshake, one byte there and back, close; eight at a time, no "
         "session is resumed.",
-        "Echo: one connection, one message after the other.",
+        "Echo: one connection, one message after the other; four times as many rounds, each a quarter as long.",
         f"Memory: growth of a freshly started gateway from {plan.idle_connections:,} connections that have each "
         "carried one byte; kernel memory not included.",
         "Policy: a client holds 20 connections and opens another one every 5 ms while `PUT /v1/config` turns its "
