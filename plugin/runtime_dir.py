@@ -21,7 +21,7 @@ from plugin.errors import ConfigError, StartError
 LONGEST_SOCKET_PATH = 107
 """Bytes: ``sun_path`` of unix(7) is 108 with its final zero."""
 _SOCKET = re.compile(r"worker-(\d+)\.sock")
-_LONGEST_SOCKET_NAME = len("worker-4194304.sock")
+_LONGEST_SOCKET_NAME = "worker-4194304.sock"
 
 
 def base_directory(chosen: Path | None, environment: Mapping[str, str] = os.environ) -> Path:
@@ -41,14 +41,14 @@ def base_directory(chosen: Path | None, environment: Mapping[str, str] = os.envi
 def gateway_directory(base: Path, service_id: str, address: str) -> Path:
     """The directory of one gateway: readable by its ID, unique by a digest, short enough for a socket path."""
     namespace = os.stat("/proc/self/ns/net").st_ino
-    key = hashlib.sha256(f"{service_id}\0{address}\0{namespace}".encode()).hexdigest()[:12]
-    readable = re.sub(r"[^A-Za-z0-9_-]", "_", service_id)[:24]
-    directory = base / f"{readable}-{key}"
-    if len(os.fsencode(directory)) + 1 + _LONGEST_SOCKET_NAME > LONGEST_SOCKET_PATH:
+    key = hashlib.sha256(f"{service_id}\0{address}\0{namespace}".encode()).hexdigest()[:8]
+    room = LONGEST_SOCKET_PATH - len(os.fsencode(base / key / _LONGEST_SOCKET_NAME))
+    if room < 0:
         raise ConfigError(
-            f"the runtime directory {directory} is too long for a Unix socket; choose a shorter one with --runtime-dir"
+            f"the runtime directory {base} is too long for Unix sockets in it; choose a shorter one with --runtime-dir"
         )
-    return directory
+    readable = re.sub(r"[^A-Za-z0-9_-]", "_", service_id)[: min(24, room - 1)] if room > 1 else ""
+    return base / (f"{readable}-{key}" if readable else key)
 
 
 def gateway_directories(base: Path) -> list[Path]:

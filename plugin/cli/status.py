@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
@@ -9,12 +10,13 @@ import click
 import msgspec
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from plugin.cli.admin_client import fetch
 from plugin.status import ServiceStatus, Status
 
 EXIT_NOT_READY = 1
+WIDTH_WITHOUT_TERMINAL = 200
 
 
 @click.command()
@@ -36,7 +38,9 @@ def status(as_json: bool, service: str, admin_address: str, runtime_dir: Path | 
     if as_json:
         click.echo(msgspec.json.format(body, indent=2).decode())
     else:
-        render(decoded, Console(highlight=False), now_s=time.time())
+        # In a pipe there is no width to fit into, and names that are cut cannot be searched for.
+        width = None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL
+        render(decoded, Console(highlight=False, width=width), now_s=time.time())
     return 0 if decoded.ready else EXIT_NOT_READY
 
 
@@ -71,9 +75,9 @@ def _head(shown: Status, now_s: float) -> Table:
 
 
 def _services(shown: Status, now_s: float) -> Table:
-    table = Table(
-        "service", "state", "protocol", "endpoints", "TLS", "intentions", "leaf ends", "open", title="Linked services"
-    )
+    table = Table(Column("service", no_wrap=True), title="Linked services")
+    for heading in ("state", "protocol", "endpoints", "TLS", "intentions", "leaf ends", "open"):
+        table.add_column(heading)
     for one in shown.services:
         table.add_row(
             escape(one.name) + (" (*)" if one.from_wildcard else ""),

@@ -29,6 +29,12 @@ def test_a_path_too_long_for_a_socket_names_the_remedy() -> None:
         gateway_directory(Path("/" + "x" * 80), "gateway", "1.1.1.1:1")
 
 
+@pytest.mark.parametrize("length", range(40, 79))
+def test_the_readable_part_gives_way_in_long_paths(length: int) -> None:
+    directory = gateway_directory(Path("/" + "x" * (length - 1)), "a-gateway-with-a-name", "1.1.1.1:1")
+    assert len(str(directory / "worker-4194304.sock")) <= runtime_dir.LONGEST_SOCKET_PATH
+
+
 def test_it_is_private(tmp_path: Path) -> None:
     held = RuntimeDirectory.claim(tmp_path / "base" / "gw")
     assert (tmp_path / "base" / "gw").stat().st_mode & 0o777 == 0o700
