@@ -2,7 +2,7 @@
 
 It does no IO and reads no clock; :mod:`plugin.consul.poller` drives it. The rules:
 
-1. The first poll, and every poll after the index was lost, asks with index 0, which is answered at once.
+1. The first poll, and every poll after the index was lost, asks with index 0, which is answered at once and believed.
 2. A reply with a greater index is news if its content differs; the next poll blocks on that index.
 3. A reply with the same index ends a wait; the next poll blocks again. Its content is compared all the same: what a
    token may see changes without the index.
@@ -10,8 +10,9 @@ It does no IO and reads no clock; :mod:`plugin.consul.poller` drives it. The rul
 5. Index 0 is taken as 1, since 0 would not block. Without an index (``intentions/match`` of Consul 1.8) the endpoint
    cannot block and is asked again after a pause.
 6. 404 with an index is knowledge, *there is none*. 404 without one is a refusal.
-7. No reply, 5xx, 429, or a body that cannot be read: ask again with the same index after a growing pause with jitter,
-   without end. 403 and other refusals: after a long pause, since an operator has to act first.
+7. No reply, 5xx, 429, or a body that cannot be read: ask again after a growing pause with jitter, without end. 403 and
+   other refusals: after a long pause, since an operator has to act first. The next poll asks with index 0: blocking on
+   an index that is still current would hide for a minute that all is well again.
 8. Polls that follow each other too fast spend tokens of a bucket, so that a hot key costs a bounded rate.
 9. A failure never changes the value.
 """
@@ -160,6 +161,7 @@ class Watch(Generic[T]):
     def fail(self, problem: GatewayError, now_s: float) -> None:
         """There was no usable reply."""
         self.problem = problem
+        self.index = 0
         self._not_before_s = now_s + self._backoff.failed(problem)
 
     def _succeeded(self, now_s: float, pause_s: float) -> None:
