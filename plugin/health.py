@@ -37,13 +37,18 @@ class Health:
             found.append(self._workers.complaint or late)
         return tuple(found)
 
+    def lasting(self) -> tuple[str, ...]:
+        """Shortcomings that have lasted for longer than the grace, or since the start; asked about once a second."""
+        found = self.shortcomings()
+        if not found:
+            self._well_at_s = time.monotonic()
+        elif self._well_at_s and time.monotonic() - self._well_at_s <= GRACE_S:
+            return ()
+        return found
+
     async def unwell(self) -> str:
         """For the agent's check: lasting shortcomings, or silent listening sockets; empty when all is well."""
-        found = self.shortcomings()
-        now_s = time.monotonic()
-        if not found:
-            self._well_at_s = now_s
-        elif not self._well_at_s or now_s - self._well_at_s > GRACE_S:
+        if found := self.lasting():
             return "; ".join(found)
         for address in self._workers.addresses():
             if problem := await silence(address, PROBE_TIMEOUT_S):

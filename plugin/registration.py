@@ -17,7 +17,7 @@ import msgspec
 from plugin.addresses import HostPort
 from plugin.consul import endpoints
 from plugin.consul.client import ConsulClient, decode
-from plugin.errors import ConsulRejected, GatewayError
+from plugin.errors import ConsulForbidden, ConsulRejected, GatewayError
 from plugin.logs import emit
 
 logger = logging.getLogger(__name__)
@@ -184,7 +184,10 @@ class Registration:
         try:
             await self._client.register_service(self._wanted)
         except GatewayError as error:
-            self._failed(f"cannot register {self._service_id} with the agent: {error}")
+            rule = (
+                f"; the token lacks the rule {error.rule}" if isinstance(error, ConsulForbidden) and error.rule else ""
+            )
+            self._failed(f"cannot register {self._service_id} with the agent: {error}{rule}")
             return False
         self.registered = True
         self._reported(status, note)

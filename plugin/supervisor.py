@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 EXIT_FAULT = 70
 """``EX_SOFTWARE`` of sysexits.h: a mistake of ours; start us again."""
 STRAGGLERS_INTERVAL_S = 5.0
+HEALTH_INTERVAL_S = 1.0
 FAREWELL_S = 5.0
 """For the last words to Consul."""
 TURN_AWAY_S = 1.0
@@ -123,7 +124,7 @@ class Supervisor:
             on_change=self._progress,
         )
         self._ready = asyncio.Event()
-        """Set whenever nothing is lacking, for whoever waits to register."""
+        """Set once nothing has been lacking: it is time to register."""
         view = ControlView(
             settings=settings,
             published=published,
@@ -175,6 +176,7 @@ class Supervisor:
             "files and names": self._needs.run(),
             "stragglers": self._take_in_stragglers(),
             "reload": self._reload(signals.reload),
+            "health": self._watch_health(),
         }
         if self._settings.register:
             parts["registration"] = self._register()
@@ -190,15 +192,26 @@ class Supervisor:
             await asyncio.wait(tasks, timeout=FAREWELL_S)
 
     def _progress(self) -> None:
-        """A worker or the registration has changed."""
-        if self._health.shortcomings():
-            self._ready.clear()
-            self._registration.report_soon()
-        elif not self._ready.is_set():
+        """A worker or the registration has changed: the gateway may be ready for the first time."""
+        if not self._ready.is_set() and not self._health.shortcomings():
             self._ready.set()
-            self._registration.report_soon()
             emit(logger, logging.INFO, "gateway.ready", "every worker has the newest state in force")
             self._manager.ready("serving")
+
+    async def _watch_health(self) -> None:
+        """Tell the agent soon when the gateway has become unwell for more than a moment, or well again."""
+        await self._ready.wait()
+        told: tuple[str, ...] = ()
+        while True:
+            lasting = self._health.lasting()
+            if bool(lasting) != bool(told):
+                self._registration.report_soon()
+                message = "; ".join(lasting) or "well again"
+                level = logging.WARNING if lasting else logging.INFO
+                emit(logger, level, "gateway.unwell" if lasting else "gateway.well", message)
+                self._manager.status(message if lasting else "serving")
+            told = lasting
+            await asyncio.sleep(HEALTH_INTERVAL_S)
 
     async def _register(self) -> None:
         await self._ready.wait()

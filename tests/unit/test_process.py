@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from plugin import process
+from plugin.errors import StartError
+from plugin.process import Process, worker_environment
+from tests.support.eventually import eventually
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as child:
+        yield child
+        child.kill()
+
+
+def test_a_worker_never_sees_the_token() -> None:
+    kept = worker_environment({"CONSUL_HTTP_TOKEN": "secret", "CONSUL_HTTP_ADDR": "x", "LANG": "C"})
+    assert kept["LANG"] == "C"
+    assert not [name for name in kept if name.startswith("CONSUL_")]
+
+
+def test_a_source_tree_is_found_from_anywhere(tmp_path: Path) -> None:
+    code = "import proxy; print(proxy.__file__)"
+    command = [sys.executable, "-P", "-c", code]
+    subprocess.run(command, env=worker_environment(), cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_program_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(StartError, match="/nowhere/python"):
+        process.start(["/nowhere/python"], 0, ())
+
+
+async def test_the_end_of_a_child_is_told_once_with_its_code(sleeper: subprocess.Popen[bytes]) -> None:
+    codes: list[int | None] = []
+    watched = Process(sleeper.pid, codes.append, sleeper)
+    watched.signal(signal.SIGKILL)
+    await asyncio.wait_for(watched.exited.wait(), 20)
+    assert codes == [-signal.SIGKILL]
+    watched.signal(signal.SIGKILL)
+
+
+async def test_a_process_of_somebody_else_is_watched_too(sleeper: subprocess.Popen[bytes]) -> None:
+    codes: list[int | None] = []
+    watched = Process(sleeper.pid, codes.append)
+    os.kill(sleeper.pid, signal.SIGKILL)
+    await asyncio.wait_for(watched.exited.wait(), 20)
+    assert codes == [None]
+
+
+async def test_without_process_descriptors_it_is_asked_for(
+    sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(pid: int) -> int:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "pidfd_open", forbidden)
+    codes: list[int | None] = []
+    watched = Process(sleeper.pid, codes.append, sleeper)
+    watched.signal(signal.SIGTERM)
+    await eventually(lambda: codes == [-signal.SIGTERM])
+
+
+async def test_a_forgotten_process_goes_on(sleeper: subprocess.Popen[bytes]) -> None:
+    codes: list[int | None] = []
+    Process(sleeper.pid, codes.append, sleeper).forget()
+    assert sleeper.poll() is None
+    assert codes == []
