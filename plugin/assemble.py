@@ -173,7 +173,7 @@ def _unknown_of_mesh(mesh: MeshFacts) -> Iterator[str]:
 
 
 def _not_known(what: str, fact: Fact[Any]) -> str:
-    return f"{what} could not be read: {fact.problem}" if fact.problem is not None else f"{what} is awaited from Consul"
+    return f"{what}: {fact.problem or 'no answer from Consul yet'}"
 
 
 def _upstream_config(mesh: MeshFacts) -> UpstreamConfig:
