@@ -140,11 +140,14 @@ class Gateway:
 
     def _assembled(self, names: Iterable[ServiceName]) -> frozenset[ServiceName]:
         """Assemble each; returns those whose state is now another than the workers have."""
-        linked = frozenset(self._store.linked())
-        return frozenset(name for name in names if name in linked and self._assemble(name))
+        return frozenset(name for name in names if self._assemble(name))
 
     def _assemble(self, name: ServiceName) -> bool:
-        facts = self._store.service_facts(name)
+        try:
+            facts = self._store.service_facts(name)
+        except KeyError:
+            # Unlinked since the change was noted: the removal is on its way.
+            return False
         try:
             self._needs(name, facts)
             assembled = self._assembler.assemble(facts, self._store.mesh_facts(), now_s=time.time())

@@ -28,8 +28,11 @@ async def test_files_are_read_for_every_service_that_names_them(tmp_path: Path) 
         for name in (A, B):
             needs.changed(name, store.service_facts(name))
             assert store.service_facts(name).files.keys() == {str(path)}
-        for name in (A, B):
-            await eventually(lambda name=name: store.service_facts(name).files[str(path)].value == b"one")
+
+        def both_have_it() -> bool:
+            return all(store.service_facts(name).files[str(path)].value == b"one" for name in (A, B))
+
+        await eventually(both_have_it)
         needs.changed(A, None)
         path.write_bytes(b"two!")
         needs.read_again()
