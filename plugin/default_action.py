@@ -1,10 +1,11 @@
 """Learns what happens to a connection that no intention matches.
 
 Consul has no endpoint for it. ``agent/self`` shows the settings it follows from, to tokens with ``agent:read``. Every
-other token can ask ``intentions/check`` about a source that does not exist, provided that no intention with a wildcard
-source could answer in the default's place: what applies to the destination is read before, and the index of all
-intentions must be the same before and after, so that no intention that comes and goes in between is taken for the
-default. When neither way tells, it stays unknown, which denies.
+other token can ask ``agent/connect/authorize`` about a source that does not exist, provided that no intention with a
+wildcard source answers in the default's place. That is excluded three times: what applies to the destination is read
+before, the agent must give the default as its reason, and the index of all intentions must be the same before and
+after. ``intentions/check`` would be the simpler question, but Consul's servers do not know ``default_intention_policy``
+(seen in 1.21: the answer is that of the ACL policy). When neither way tells, the default stays unknown, which denies.
 """
 
 from __future__ import annotations
@@ -37,14 +38,21 @@ UNDETERMINED_S = (20.0, 40.0)
 """A change of the intentions ends this pause."""
 CANDIDATES = 8
 """Destinations that are tried at a time."""
+REASONS = (
+    "Default intention policy",
+    "Default behavior configured by ACLs",
+    "ACLs disabled, access is allowed by default",
+)
+"""How agents (1.8 to 1.21) say that no intention matched."""
 
 
 class Undetermined(GatewayError):
     """The default is hidden behind wildcard intentions, or intentions changed while it was looked for."""
 
 
-class _Check(msgspec.Struct, frozen=True, rename="pascal"):
-    allowed: bool
+class _Authorization(msgspec.Struct, frozen=True, rename="pascal"):
+    authorized: bool
+    reason: str
 
 
 class DefaultActionLearner:
@@ -123,10 +131,12 @@ class DefaultActionLearner:
         before = await self._index()
         if any(reaches_everyone(intention) for intention in await self._intentions(destination)):
             return None
-        allowed = await self._ask(destination)
+        answer = await self._ask(destination)
         if await self._index() != before:
             raise ConsulUnavailable("intentions changed while the default intention action was looked for")
-        return Action.ALLOW if allowed else Action.DENY
+        if not answer.reason.startswith(REASONS):
+            return None
+        return Action.ALLOW if answer.authorized else Action.DENY
 
     async def _index(self) -> int:
         reply = await self._client.blocking_get(endpoints.INTENTIONS, endpoints.NO_INTENTIONS)
@@ -143,10 +153,12 @@ class DefaultActionLearner:
             raise ConsulUnavailable(f"Consul's answer about the intentions of {name} does not mention it")
         return matches[name] or ()
 
-    async def _ask(self, destination: ServiceName) -> bool:
-        source = f"nobody-{secrets.token_hex(16)}"
-        params = (("source", source), ("destination", endpoints.qualified(destination)))
-        return (await self._client.get(endpoints.INTENTIONS_CHECK, params, type=_Check)).allowed
+    async def _ask(self, destination: ServiceName) -> _Authorization:
+        source = f"spiffe://nobody.consul/ns/default/dc/nowhere/svc/nobody-{secrets.token_hex(16)}"
+        question = {"Target": destination.name, "ClientCertURI": source, "ClientCertSerial": "00"}
+        tenancy = endpoints.tenancy(destination)
+        reply = await self._client.post(endpoints.AUTHORIZE, question, tenancy)
+        return decode(reply, _Authorization, endpoints.AUTHORIZE)
 
     def state(self) -> WatchState:
         age_s = None if self._confirmed_s is None else time.monotonic() - self._confirmed_s

@@ -77,6 +77,10 @@ class ConsulClient(base.Consul):
         data = json.dumps(body) if body is not None else None
         return (await self.transport.request("PUT", path, params, body=data)).body
 
+    async def post(self, path: str, body: Mapping[str, Any], params: Iterable[tuple[str, str]] = ()) -> Reply:
+        """Ask a question that needs a body. :raises ConsulError, ConfigError: for every status but 200."""
+        return await self.transport.request("POST", path, params, body=json.dumps(body))
+
     async def register_service(self, definition: Mapping[str, Any]) -> None:
         """``PUT /v1/agent/service/register``; the library's call lacks ``Kind``, ``Proxy`` and ``Checks``."""
         await self.put(endpoints.REGISTER, definition)

@@ -17,8 +17,8 @@ Params = tuple[tuple[str, str], ...]
 ROOTS = "/v1/agent/connect/ca/roots"
 INTENTIONS = "/v1/connect/intentions"
 INTENTIONS_MATCH = "/v1/connect/intentions/match"
-INTENTIONS_CHECK = "/v1/connect/intentions/check"
 AGENT_SELF = "/v1/agent/self"
+AUTHORIZE = "/v1/agent/connect/authorize"
 REGISTER = "/v1/agent/service/register"
 HEALTH_STATE = "/v1/health/state/any"
 CATALOG_SERVICES = "/v1/catalog/services"
@@ -107,7 +107,6 @@ _BY_PATH: tuple[tuple[re.Pattern[str], Callable[[str], str]], ...] = (
 
 _BY_PARAMETER: dict[str, tuple[str, Callable[[str], str]]] = {
     INTENTIONS_MATCH: ("name", lambda name: _intention_rule(name, "read")),
-    INTENTIONS_CHECK: ("destination", lambda name: _service_rule(name, "read")),
 }
 
 

@@ -79,11 +79,6 @@ async def test_refusal_names_the_rule_that_allows_it(acl_agent: ConsulAgent) -> 
             (("by", "destination"), ("name", "client-db")),
             'service "client-db" { policy = "read", intentions = "read" }',
         ),
-        (
-            endpoints.INTENTIONS_CHECK,
-            (("source", "x"), ("destination", "client-db")),
-            'service "client-db" { policy = "read" }',
-        ),
         (endpoints.AGENT_SELF, (), 'agent "agent" { policy = "read" }'),
     ]
     async with ConsulClient(settings(acl_agent, token)) as client:

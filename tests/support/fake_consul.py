@@ -75,6 +75,8 @@ class FakeConsul:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(request)
+        # Kept by the request, so that tests can look at it later.
+        await request.read()
         self.open += 1
         self.most_open = max(self.most_open, self.open)
         try:

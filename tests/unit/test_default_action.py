@@ -34,6 +34,14 @@ def matches(sources: dict[str, list[str]]) -> Any:
     return answer
 
 
+def default(allowed: bool) -> dict[str, Any]:
+    return {"Authorized": allowed, "Reason": "Default behavior configured by ACLs"}
+
+
+async def questions(fake: FakeConsul) -> list[dict[str, Any]]:
+    return [await request.json() for request in fake.asked(endpoints.AUTHORIZE)]
+
+
 @contextlib.asynccontextmanager
 async def learning(fake: FakeConsul, *linked: str) -> AsyncIterator[tuple[FactStore, DefaultActionLearner]]:
     store = FactStore()
@@ -55,19 +63,19 @@ async def fake() -> AsyncIterator[FakeConsul]:
         consul.values[endpoints.AGENT_SELF] = lambda _: web.Response(status=403, text="Permission denied")
         consul.values[endpoints.INTENTIONS] = []
         consul.values[endpoints.INTENTIONS_MATCH] = matches({})
-        consul.values[endpoints.INTENTIONS_CHECK] = {"Allowed": True}
+        consul.values[endpoints.AUTHORIZE] = default(True)
         yield consul
 
 
 @pytest.mark.parametrize(("allowed", "action"), [(True, Action.ALLOW), (False, Action.DENY)])
 async def test_probe_asks_about_a_source_that_cannot_exist(fake: FakeConsul, allowed: bool, action: Action) -> None:
-    fake.values[endpoints.INTENTIONS_CHECK] = {"Allowed": allowed}
+    fake.values[endpoints.AUTHORIZE] = default(allowed)
     async with learning(fake) as (store, _):
         await eventually(lambda: store.mesh_facts().default_action.known)
         assert store.mesh_facts().default_action.value is action
-        (asked,) = fake.asked(endpoints.INTENTIONS_CHECK)
-        assert asked.query["destination"] == "tgw"
-        assert len(asked.query["source"]) > 32
+        (asked,) = await questions(fake)
+        assert asked["Target"] == "tgw"
+        assert len(asked["ClientCertURI"].rpartition("/")[2]) > 32
 
 
 async def test_agent_that_may_be_asked_is_not_probed(fake: FakeConsul) -> None:
@@ -79,14 +87,14 @@ async def test_agent_that_may_be_asked_is_not_probed(fake: FakeConsul) -> None:
         await eventually(lambda: store.mesh_facts().default_action.known)
         assert store.mesh_facts().default_action.value is Action.DENY
         assert store.mesh_facts().datacenter == "dc7"
-        assert not fake.asked(endpoints.INTENTIONS_CHECK)
+        assert not fake.asked(endpoints.AUTHORIZE)
 
 
 async def test_destination_with_a_wildcard_source_is_passed_over(fake: FakeConsul) -> None:
     fake.values[endpoints.INTENTIONS_MATCH] = matches({"tgw": ["*"], "db": ["web"]})
     async with learning(fake, "db") as (store, _):
         await eventually(lambda: store.mesh_facts().default_action.known)
-        assert [request.query["destination"] for request in fake.asked(endpoints.INTENTIONS_CHECK)] == ["db"]
+        assert [question["Target"] for question in await questions(fake)] == ["db"]
 
 
 async def test_default_behind_wildcards_stays_unknown_until_intentions_change(fake: FakeConsul) -> None:
@@ -94,7 +102,7 @@ async def test_default_behind_wildcards_stays_unknown_until_intentions_change(fa
     async with learning(fake, "db") as (store, learner):
         await eventually(lambda: store.mesh_facts().default_action.problem)
         assert not store.mesh_facts().default_action.known
-        assert not fake.asked(endpoints.INTENTIONS_CHECK), "the answer would be that of an intention"
+        assert not fake.asked(endpoints.AUTHORIZE), "the answer would be that of an intention"
         fake.values[endpoints.INTENTIONS_MATCH] = matches({"tgw": ["*"], "db": ["web"]})
         learner.intentions_changed()
         await eventually(lambda: store.mesh_facts().default_action.value is Action.ALLOW)
@@ -104,14 +112,14 @@ async def test_intention_written_during_the_probe_is_never_taken_for_the_default
     """``* -> tgw`` allow appears after the match and is gone again before the next one, while the default denies."""
     answers: list[bool] = []
 
-    def check(_: web.Request) -> dict[str, bool]:
+    def check(_: web.Request) -> dict[str, Any]:
         intruding = len(answers) < 3
         answers.append(intruding)
         if intruding:
             fake.index += 2
-        return {"Allowed": intruding}
+        return default(intruding)
 
-    fake.values[endpoints.INTENTIONS_CHECK] = check
+    fake.values[endpoints.AUTHORIZE] = check
     seen: list[Action | None] = []
     async with learning(fake) as (store, _):
         while not store.mesh_facts().default_action.known:
@@ -122,10 +130,19 @@ async def test_intention_written_during_the_probe_is_never_taken_for_the_default
     assert set(seen[:-1]) <= {None}
 
 
+@pytest.mark.parametrize("reason", ["Matched L4 intention: ALLOW default/* => default/tgw", "something new", ""])
+async def test_answer_for_any_other_reason_is_not_the_default(fake: FakeConsul, reason: str) -> None:
+    """As from an agent whose cache still holds an intention that is gone."""
+    fake.values[endpoints.AUTHORIZE] = {"Authorized": True, "Reason": reason}
+    async with learning(fake) as (store, _):
+        await eventually(lambda: store.mesh_facts().default_action.problem)
+        assert not store.mesh_facts().default_action.known
+
+
 async def test_agent_that_returned_is_asked_again_and_the_old_answer_stays_until_then(fake: FakeConsul) -> None:
     async with learning(fake) as (store, learner):
         await eventually(lambda: store.mesh_facts().default_action.known)
-        fake.values[endpoints.INTENTIONS_CHECK] = {"Allowed": False}
+        fake.values[endpoints.AUTHORIZE] = default(False)
         fake.fail(endpoints.INTENTIONS, status(500, "No cluster leader"))
         learner.agent_returned()
         await eventually(lambda: store.mesh_facts().default_action.problem)

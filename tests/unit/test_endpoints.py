@@ -26,12 +26,6 @@ from proxy.model import ServiceName
             'service "db" { policy = "read", intentions = "read" }',
         ),
         (
-            endpoints.INTENTIONS_CHECK,
-            (("source", "x"), ("destination", "db")),
-            "",
-            'service "db" { policy = "read" }',
-        ),
-        (
             endpoints.INTENTIONS_MATCH,
             (("name", "db"), ("name", "ldap")),
             "token with AccessorID 'x' lacks permission 'intention:read' on \"ldap\"",

@@ -52,7 +52,7 @@ async def fake() -> AsyncIterator[FakeConsul]:
             endpoints.config("mesh"): [],
             endpoints.INTENTIONS: [],
             endpoints.INTENTIONS_MATCH: lambda request: dict.fromkeys(request.query.getall("name")),
-            endpoints.INTENTIONS_CHECK: {"Allowed": False},
+            endpoints.AUTHORIZE: {"Authorized": False, "Reason": "Default intention policy"},
             endpoints.AGENT_SELF: lambda _: web.Response(status=403, text="Permission denied"),
             endpoints.health("db"): [],
             endpoints.leaf("db"): lambda _: web.Response(status=500, text="no CA"),
