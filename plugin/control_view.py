@@ -10,7 +10,6 @@ from cryptography import x509
 
 from plugin.addresses import HostPort
 from plugin.admin.view import ConnectionList, WorkerConnection
-from plugin.cli.version import version_text
 from plugin.counters import Totals
 from plugin.errors import ConfigError
 from plugin.gateway import Gateway
@@ -31,6 +30,7 @@ from plugin.status import (
     worker_status,
 )
 from plugin.store import FactStore
+from plugin.version import version_text
 from plugin.worker import Worker, WorkerGone
 from plugin.workers import Workers
 from proxy.model import Connection, ServiceName

@@ -12,11 +12,13 @@ import sys
 import click
 
 from plugin.cli.check import check
+from plugin.cli.dev import dev
 from plugin.cli.run import run
 from plugin.cli.snapshot import snapshot
 from plugin.cli.status import status
-from plugin.cli.version import version, version_text
+from plugin.cli.version import version
 from plugin.errors import GatewayError
+from plugin.version import version_text
 
 EXIT_ERROR = 2
 
@@ -37,7 +39,7 @@ def commands() -> None:
     """
 
 
-for command in (run, status, check, snapshot, version):
+for command in (run, dev, status, check, snapshot, version):
     commands.add_command(command)
 
 

@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import platform
-from importlib import metadata
 
 import click
 
-
-def version_text() -> str:
-    """Of the installed distribution; of a source tree that is not installed, ``unreleased``."""
-    try:
-        return metadata.version("consul-tgw")
-    except metadata.PackageNotFoundError:
-        return "unreleased"
+from plugin.version import version_text
 
 
 @click.command()
