@@ -40,6 +40,8 @@ BLOCKING_READS = 4
 """At a time; each may hold its connection for ``BLOCKING_WAIT_S``."""
 BLOCKING_WAIT_S = 35.0
 """Longer than the 30 s over which an agent spreads renewals after the signing key changed."""
+DATACENTER_PATIENCE_S = 0.5
+"""Other answers usually tell the datacenter within this time, and spare the servers a signature."""
 
 
 class LeafKeeper:
@@ -73,6 +75,19 @@ class LeafKeeper:
         finally:
             if self._kept.get(name) is kept:
                 del self._kept[name]
+
+    async def learn_datacenter(self, gateway: str) -> None:
+        """Until it is known: without a linked service, the gateway's own leaf tells the agent's datacenter to a token
+        that may not read the agent's settings. Its token must be allowed to write that name, to register it."""
+        backoff = Backoff()
+        await asyncio.sleep(DATACENTER_PATIENCE_S)
+        while not self._store.mesh_facts().datacenter:
+            answer = await self._request(ServiceName(gateway), index=0)
+            if isinstance(answer, GatewayError):
+                logger.debug("datacenter: %s", answer)
+                await asyncio.sleep(backoff.failed(answer))
+            else:
+                self._store.set_datacenter(parse_spiffe_id(answer.leaf.spiffe_id).datacenter)
 
     async def _renew(self, kept: _Kept) -> float:
         """Ask once or twice; return the seconds until it is worth asking again."""

@@ -68,6 +68,7 @@ class Observer:
             group.create_task(self._intentions.run(), name="intentions")
             group.create_task(self._instances.run(), name="instances")
             group.create_task(self._default_action.run(), name="default intention action")
+            group.create_task(self._leaves.learn_datacenter(self._gateway), name="datacenter")
 
     def watch_states(self) -> list[WatchState]:
         return [
