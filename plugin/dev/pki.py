@@ -59,6 +59,11 @@ class Authority:
         self.certificate_pem = _pem(builder.sign(issuer._key, hashes.SHA256()))
 
     @property
+    def private_key_pem(self) -> str:
+        """For a Consul that is to sign with it (``connect ca set-config``)."""
+        return _key_pem(self._key)
+
+    @property
     def chain_pem(self) -> str:
         """The intermediates that a peer needs to get from a leaf to the root; empty for a root."""
         return "" if self._parent is None else self.certificate_pem + self._parent.chain_pem
