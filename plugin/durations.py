@@ -16,10 +16,12 @@ def duration_s(value: str | int) -> float:
     if isinstance(value, int):
         return value * 1e-9
     text = value.strip()
-    sign = -1.0 if text.startswith("-") else 1.0
-    text = text.removeprefix("-").removeprefix("+") if text[:1] in {"-", "+"} else text
-    if text in {"", "0"}:
+    if not text:
         return 0.0
-    if _PART.sub("", text):
+    sign = -1.0 if text.startswith("-") else 1.0
+    text = text[1:] if text[0] in "+-" else text
+    if text == "0":
+        return 0.0
+    if not text or _PART.sub("", text):
         raise ValueError(f"{value!r} is not a duration; write for example 5s, 1m30s or 500ms")
     return sign * sum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(text))
