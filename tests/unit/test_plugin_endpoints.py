@@ -10,7 +10,6 @@ from plugin.errors import NameUnresolved
 from plugin.facts import Fact
 from tests.support.goldens import fact
 
-
 WEIGHTS = Weights(passing=3, warning=2)
 
 
