@@ -278,7 +278,7 @@ async def test_hundred_services_stay_within_the_connection_budget(consul_agent: 
         await eventually(lambda: store.service_facts(ServiceName("many-099")).instances.value)
         connector = client.transport._open().connector
         assert connector is not None
-        assert len(connector._acquired) < 64  # type: ignore[attr-defined]
+        assert len(connector._acquired) < 64
         json.dumps([state.name for state in observer.watch_states()])
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -88,7 +88,7 @@ def test_certificate_that_does_not_belong_to_the_chain_goes_last() -> None:
 def test_leaf_that_cannot_be_served_is_refused_without_quoting_it(change: dict[str, str], why: str) -> None:
     pair = Authority().leaf(TRUST_DOMAIN, "db")
     with pytest.raises(ConsulUnavailable, match=why) as caught:
-        convert(answer(pair, **change), index=1, now_s=time.time())  # type: ignore[arg-type]
+        convert(answer(pair, **change), index=1, now_s=time.time())
     assert "hush" not in str(caught.value)
     assert caught.value.__cause__ is None
 

@@ -15,6 +15,7 @@ from plugin.consul.api import (
     TerminatingGatewayEntry,
 )
 from plugin.errors import ConsulForbidden, ConsulUnavailable
+from plugin.facts import Fact
 from plugin.store import Changes, FactStore
 from proxy.model import Action, ServiceName
 
@@ -115,7 +116,8 @@ async def test_links_follow_the_entry_and_wildcard_rows() -> None:
     store.entry.learned(entry("ldap"))
     assert heard == [(frozenset({DB}), frozenset()), (frozenset({LDAP}), frozenset()), (frozenset(), frozenset({DB}))]
     got = await changes(store)
-    assert (got.updated, got.removed) == ({LDAP}, {DB})
+    assert got.updated == {LDAP}
+    assert got.removed == {DB}
     with pytest.raises(KeyError):
         store.service_facts(DB)
 
@@ -138,7 +140,8 @@ async def test_relinked_service_starts_afresh_and_late_answers_are_dropped() -> 
     late.learned(())
     store.entry.learned(entry("db"))
     got = await changes(store)
-    assert (got.updated, got.removed) == ({DB}, frozenset())
+    assert got.updated == {DB}
+    assert got.removed == frozenset()
     late.learned(())
     late.failed(ConsulUnavailable("late"))
     assert not store.service_facts(DB).intentions.known
@@ -196,8 +199,8 @@ async def test_files_and_addresses_are_the_services_own() -> None:
     store.set_files(ServiceName("unlinked"), {})
     store.set_addresses(DB, {})
     assert await quiet(store)
-    fact = store.service_facts(DB).intentions
-    store.set_files(DB, {"/ca.pem": fact})  # type: ignore[dict-item]
+    fact = Fact(b"pem", known=True)
+    store.set_files(DB, {"/ca.pem": fact})
     assert (await changes(store)).updated == {DB}
     assert store.service_facts(DB).files == {"/ca.pem": fact}
 
