@@ -12,17 +12,13 @@ EXPLICIT = LinkedService(name="partner-api", ca_file="/tls/partner.pem")
 WILDCARD = LinkedService(name="*", ca_file="/tls/all.pem", cert_file="/c", key_file="/k", sni="all.example")
 
 
-def row(
-    name: str, *, kind: str = "", from_wildcard: bool = True, namespace: str = "default"
-) -> GatewayService:
+def row(name: str, *, kind: str = "", from_wildcard: bool = True, namespace: str = "default") -> GatewayService:
     return GatewayService(
         service=CompoundName(name=name, namespace=namespace), service_kind=kind, from_wildcard=from_wildcard
     )
 
 
-def entry(
-    *links: LinkedService, namespace: str = "default", partition: str = "default"
-) -> TerminatingGatewayEntry:
+def entry(*links: LinkedService, namespace: str = "default", partition: str = "default") -> TerminatingGatewayEntry:
     return TerminatingGatewayEntry(name="tgw", services=links, namespace=namespace, partition=partition)
 
 
@@ -78,9 +74,7 @@ def test_the_wildcard_stays_in_its_namespace_and_the_entry_in_its_partition() ->
 
 
 def test_a_link_without_a_namespace_has_that_of_its_entry() -> None:
-    links = linked_services(
-        entry(LinkedService(name="a", namespace=""), namespace="ops", partition="east"), ()
-    )
+    links = linked_services(entry(LinkedService(name="a", namespace=""), namespace="ops", partition="east"), ())
     assert list(links) == [ServiceName("a", "ops", "east")]
 
 
