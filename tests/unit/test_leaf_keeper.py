@@ -170,7 +170,11 @@ async def test_unlinking_ends_the_wait_but_not_the_blocking_read(fake: FakeConsu
         with contextlib.suppress(asyncio.CancelledError):
             await task
         assert keeper.states() == []
-        assert fake.open == 1
+        held = fake.asked(PATH)[-1]
+        # A round trip later the fake would have noticed that the connection was given up.
+        await keeper._client.blocking_get("/v1/status/leader")
+        assert held.transport is not None
+        assert not held.transport.is_closing()
         await fake.move(fake.index + 1)
         await eventually(lambda: fake.open == 0)
 

@@ -18,7 +18,7 @@ async def test_task_survives_without_a_reference() -> None:
     async def work() -> None:
         # Nothing but this frame and the task itself refers to the future that is awaited.
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().call_later(0.05, lambda: future.done() or future.set_result(None))
+        asyncio.get_running_loop().call_later(0.05, future.set_result, None)
         await future
         done.set()
 
