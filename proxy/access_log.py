@@ -7,9 +7,10 @@ than ``_MOST_WAITING`` lines wait, new ones are dropped and counted, and the cou
 from __future__ import annotations
 
 import collections
-import datetime
+import functools
 import os
 import threading
+import time
 
 import msgspec
 
@@ -51,8 +52,14 @@ class AccessRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 def timestamp(wall_s: float) -> str:
-    """Unix seconds as RFC 3339 text in UTC."""
-    return datetime.datetime.fromtimestamp(wall_s, datetime.UTC).isoformat(timespec="microseconds")[:26] + "Z"
+    """Unix seconds as RFC 3339 text in UTC, microseconds."""
+    microseconds = round(wall_s * 1_000_000)
+    return f"{_whole_second(microseconds // 1_000_000)}.{microseconds % 1_000_000:06d}Z"
+
+
+@functools.lru_cache(maxsize=16)
+def _whole_second(wall_s: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(wall_s))
 
 
 class AccessLog:

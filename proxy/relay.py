@@ -28,17 +28,38 @@ _READS_PER_WAKE = 8
 class _Direction:
     """Copies from ``source`` to ``sink``."""
 
-    __slots__ = ("bytes", "dead", "ended", "finished", "relay", "sink", "source", "stalled")
+    __slots__ = ("bytes", "dead", "ended", "finished", "reading", "relay", "sink", "source", "stalled", "writing")
 
     def __init__(self, relay: Relay, source: Channel, sink: Channel) -> None:
         self.relay = relay
         self.source = source
         self.sink = sink
         self.bytes = 0
+        self.reading = False
+        """The event loop tells us of bytes from the source."""
+        self.writing = False
+        """The event loop tells us of room in the sink."""
         self.stalled = False
         self.ended = False
         self.finished = False
         self.dead = False
+
+    def listen(self) -> None:
+        self.reading = True
+        self.relay.loop.add_reader(self.source.fd, self.on_readable)
+
+    def silence(self) -> None:
+        """The loop calls us no more. Each call into it costs, so nothing is withdrawn that is not there."""
+        if self.reading:
+            self.reading = False
+            self.relay.loop.remove_reader(self.source.fd)
+        if self.writing:
+            self.writing = False
+            self.relay.loop.remove_writer(self.sink.fd)
+
+    def _await_room(self) -> None:
+        self.stalled = self.writing = True
+        self.relay.loop.add_writer(self.sink.fd, self._on_sink_writable)
 
     def on_readable(self) -> None:
         source = self.source
@@ -77,9 +98,8 @@ class _Direction:
             self.on_readable()
 
     def _stall(self) -> None:
-        self.stalled = True
-        self.relay.loop.remove_reader(self.source.fd)
-        self.relay.loop.add_writer(self.sink.fd, self._on_sink_writable)
+        self.silence()
+        self._await_room()
 
     def _on_sink_writable(self) -> None:
         self.relay.moved = True
@@ -87,21 +107,20 @@ class _Direction:
             if not (self.sink.finish() if self.ended else self.sink.flush()):
                 return
         except (OSError, PeerError, UpstreamError):
-            self.relay.loop.remove_writer(self.sink.fd)
             self._sink_failed()
             return
-        self.relay.loop.remove_writer(self.sink.fd)
+        self.silence()
         self.stalled = False
         if self.ended:
             self._finish()
         else:
-            self.relay.loop.add_reader(self.source.fd, self.on_readable)
+            self.listen()
             if self.source.more:
                 self.on_readable()
 
     def _source_ended(self) -> None:
         self.ended = True
-        self.relay.loop.remove_reader(self.source.fd)
+        self.silence()
         self.relay.note_end(self)
         try:
             if self.sink.finish():
@@ -110,8 +129,7 @@ class _Direction:
         except (OSError, PeerError, UpstreamError):
             self._sink_failed()
             return
-        self.stalled = True
-        self.relay.loop.add_writer(self.sink.fd, self._on_sink_writable)
+        self._await_room()
 
     def _finish(self) -> None:
         self.finished = True
@@ -119,10 +137,8 @@ class _Direction:
 
     def _sink_failed(self) -> None:
         """The sink takes no more; what it sent before is still to be delivered by the other direction."""
-        if not self.ended:
-            self.ended = True
-            self.relay.loop.remove_reader(self.source.fd)
-        self.dead = True
+        self.silence()
+        self.ended = self.dead = True
         self._finish()
 
 
@@ -162,8 +178,8 @@ class Relay:
     def start(self) -> None:
         assert self._up is not None
         assert self._down is not None
-        self.loop.add_reader(self._client.fd, self._up.on_readable)
-        self.loop.add_reader(self._upstream.fd, self._down.on_readable)
+        self._up.listen()
+        self._down.listen()
         # Data, or the end, may have come with the last bytes of either handshake: no socket event announces it.
         for direction in (self._up, self._down):
             if not self.closed and direction and direction.source.more:
@@ -194,9 +210,10 @@ class Relay:
         if self.closed:
             return
         self.closed = True
+        for direction in (self._up, self._down):
+            if direction is not None:
+                direction.silence()
         for channel in (self._client, self._upstream):
-            self.loop.remove_reader(channel.fd)
-            self.loop.remove_writer(channel.fd)
             channel.close(reset=reset)
         on_close, self._on_close = self._on_close, None
         if on_close:

@@ -31,6 +31,7 @@ from proxy.model import CloseReason, Leaf, Mesh, UpstreamTLS
 _lib: Any = SSL._lib  # type: ignore[attr-defined]
 _ffi: Any = SSL._ffi  # type: ignore[attr-defined]
 
+_SSL_MODE_NO_AUTO_CHAIN = 0x8  # openssl/ssl.h; the binding does not name it
 _ALERT_UNRECOGNIZED_NAME = 112  # RFC 6066 section 3
 _PEM_MARK = "-----BEGIN CERTIFICATE-----"
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -122,8 +123,9 @@ def _base_context(method: int) -> SSL.Context:
     context = SSL.Context(method)
     # One send() takes everything; with partial writes it takes one record and silently leaves the rest.
     context.clear_mode(_lib.SSL_MODE_ENABLE_PARTIAL_WRITE)
-    # An idle connection gives its record buffers back: 34 KiB each.
-    context.set_mode(_lib.SSL_MODE_RELEASE_BUFFERS)
+    # An idle connection gives its record buffers back: 34 KiB each. And the chain to send is the one that Consul gave:
+    # left alone, OpenSSL would look for one in the trust store, and verify a signature for it, in every handshake.
+    context.set_mode(_lib.SSL_MODE_RELEASE_BUFFERS | _SSL_MODE_NO_AUTO_CHAIN)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION | _lib.SSL_OP_NO_RENEGOTIATION)
     _lib.SSL_CTX_set1_curves_list(context._context, _GROUPS)
