@@ -109,6 +109,12 @@ class Gateway(Launcher):
         decoded: dict[str, Any] = json.loads(text)
         return decoded
 
+    async def connections(self) -> dict[str, Any]:
+        """The first page of ``/api/connections``: live connections, with the worker that carries each."""
+        _, text = await self._get("/api/connections")
+        decoded: dict[str, Any] = json.loads(text)
+        return decoded
+
     async def metrics(self) -> str:
         """What ``/metrics`` answers, Prometheus text."""
         return (await self._get("/metrics"))[1]
@@ -121,7 +127,7 @@ class Gateway(Launcher):
         return [json.loads(line) for line in whole_lines]
 
     def worker_pids(self) -> list[int]:
-        """The processes of the data plane."""
+        """The processes of the data plane that this control process has started."""
         if self.child is None:
             return []
         return [pid for pid in children_of(self.child.pid) if b"proxy" in _command_line(pid)]
