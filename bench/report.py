@@ -146,8 +146,8 @@ def _method(outcome: Outcome, plan: Plan, tls: str) -> list[str]:
         "highest.",
         "CPU seconds are user and system time of all threads of the gateway's processes (`/proc/PID/stat`): for Envoy "
         "one process, here the control process and its worker.",
-        f"Placement: {outcome.placement}. Envoy runs with `--concurrency 1`, this gateway with `--workers 1` and without access "
-        "log, which Envoy does not write by default either.",
+        f"Placement: {outcome.placement}. Envoy runs with `--concurrency 1`, this gateway with `--workers 1` and "
+        "without access log, which Envoy does not write by default either.",
         "The client is a Go program that speaks mutual TLS with a leaf of Consul's CA straight to the gateway, and "
         "checks the gateway's SPIFFE ID. The external services are Go as well, on loopback, without TLS.",
         f"Negotiated with both: {tls}. A run in which the two differ ends with an error.",
