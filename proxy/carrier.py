@@ -29,6 +29,7 @@ from proxy.tls import ServerSession
 if TYPE_CHECKING:
     from proxy.dataplane import DataPlane
     from proxy.live import Source
+    from proxy.poller import Poller
     from proxy.routes import Route
 
 logger = logging.getLogger(__name__)
@@ -154,7 +155,7 @@ class Carrier:
             raise PeerError(CloseReason.POLICY_UNKNOWN, "the mesh's roots are not known yet")
         self._session = session
         try:
-            await handshake.accept(plane.loop, self._client, session, plane.buffers)
+            await handshake.accept(plane.poller, self._client, session, plane.buffers)
         finally:
             plane.handshake_over()
             self.life.server_name = session.server_name
@@ -194,14 +195,14 @@ class Carrier:
         plane = self._plane
         target = self._route.target
         try:
-            upstream, endpoint = await dial(permit, target, self.life.client.rpartition(":")[0], plane.buffers)
+            upstream, endpoint = await dial(permit, target, self.life.client_ip, plane.poller, plane.buffers)
         except UpstreamError:
             plane.telemetry.dial_failures += 1
             raise
         self.life.connected(endpoint)
         target.endpoints.opened(endpoint)
         client = TLSChannel(self._client, self._session, plane.buffers)
-        self._relay = Relay(plane.loop, client, upstream, self._relayed)
+        self._relay = Relay(plane.loop, plane.poller, client, upstream, self._relayed)
         self._watch_idleness(self._route.state.service.idle_timeout_s)
         self._relay.start()
 
@@ -233,7 +234,7 @@ class Carrier:
             with contextlib.suppress(OSError):
                 client.send(waiting)
         self._closed(reason, detail, close_socket=False)
-        _linger(self._plane.loop, client)
+        _linger(self._plane.loop, self._plane.poller, client)
 
     def _closed(self, reason: CloseReason, detail: str, *, close_socket: bool = True) -> None:
         if not self.life.close(reason, detail):
@@ -241,7 +242,7 @@ class Carrier:
         self._stop_timer()
         received, sent = self.traffic
         if close_socket:
-            self._client.close()
+            self._plane.poller.close_socket(self._client)
         self._plane.ended(self, received, sent)
         self._relay = self._session = self._route = None
 
@@ -280,7 +281,7 @@ class Carrier:
 _identity_of = functools.lru_cache(maxsize=4_096)(identity_of)
 
 
-def _linger(loop: asyncio.AbstractEventLoop, client: socket.socket) -> None:
+def _linger(loop: asyncio.AbstractEventLoop, poller: Poller, client: socket.socket) -> None:
     """Close ``client`` once it has seen our last words.
 
     Closing a socket with unread bytes makes the kernel send a reset, which may overtake the alert; so what still
@@ -289,15 +290,13 @@ def _linger(loop: asyncio.AbstractEventLoop, client: socket.socket) -> None:
     try:
         client.shutdown(socket.SHUT_WR)
     except OSError:
-        client.close()
+        poller.close_socket(client)
         return
-    descriptor = client.fileno()
     timer: asyncio.TimerHandle
 
     def close() -> None:
         timer.cancel()
-        loop.remove_reader(descriptor)
-        client.close()
+        poller.close_socket(client)
 
     def discard() -> None:
         try:
@@ -310,4 +309,4 @@ def _linger(loop: asyncio.AbstractEventLoop, client: socket.socket) -> None:
         close()
 
     timer = loop.call_later(_LINGER_S, close)
-    loop.add_reader(descriptor, discard)
+    poller.on_readable(client.fileno(), discard)

@@ -84,7 +84,7 @@ class _SocketChannel:
         """Large reads for a stream, small ones for messages; what overtakes its receiver is read in smaller pieces."""
         self.more = received == self._read_size
         if self.more and self._read_size < READ_SIZE:
-            self._read_size *= 4
+            self._read_size = min(self._read_size * 4, READ_SIZE)
 
 
 class TCPChannel(_SocketChannel):

@@ -78,6 +78,11 @@ class ConnectionLife:
         self.reason: CloseReason | None = None
         self.detail = ""
 
+    @property
+    def client_ip(self) -> str:
+        """The client's address without its port."""
+        return self.client.rpartition(":")[0]
+
     def permitted(self, permit: Permit) -> None:
         self.advance(Event.PERMITTED)
         self.permit = permit

@@ -28,6 +28,7 @@ from proxy.model import (
     ServiceName,
     Update,
 )
+from proxy.poller import Poller
 from proxy.routes import RouteTable
 from proxy.telemetry import Telemetry
 
@@ -41,6 +42,7 @@ class DataPlane:
         self.loop = loop
         self.limits = limits
         self.buffers = Buffers()
+        self.poller = Poller(loop)
         self.routes = RouteTable()
         self.live = LiveConnections()
         self.telemetry = Telemetry()

@@ -14,7 +14,7 @@ from proxy.channel import Buffers, Channel, TCPChannel, TLSChannel
 from proxy.errors import UpstreamError
 from proxy.intentions import Permit
 from proxy.model import CloseReason, Endpoint, Keepalive
-from proxy.readiness import writable
+from proxy.poller import Poller
 from proxy.tls import UpstreamContext
 
 
@@ -31,7 +31,9 @@ class Target:
     keepalive: Keepalive | None = None
 
 
-async def dial(permit: Permit, target: Target, client_ip: str, buffers: Buffers) -> tuple[Channel, Endpoint]:
+async def dial(
+    permit: Permit, target: Target, client_ip: str, poller: Poller, buffers: Buffers
+) -> tuple[Channel, Endpoint]:
     """Connect to the best endpoint that answers.
 
     :raises UpstreamError: when none does; the text names each one that was tried.
@@ -43,7 +45,7 @@ async def dial(permit: Permit, target: Target, client_ip: str, buffers: Buffers)
     reason = CloseReason.NO_ENDPOINTS
     for endpoint in target.endpoints.order(client_ip):
         try:
-            channel = await _attempt(target, endpoint, buffers)
+            channel = await _attempt(target, endpoint, poller, buffers)
         except UpstreamError as error:
             reason = error.reason
             failures.append(f"{describe(endpoint)}: {error}")
@@ -52,8 +54,7 @@ async def dial(permit: Permit, target: Target, client_ip: str, buffers: Buffers)
     raise UpstreamError(reason, "; ".join(failures) or "the service has no instance that could be dialled")
 
 
-async def _attempt(target: Target, endpoint: Endpoint, buffers: Buffers) -> Channel:
-    loop = asyncio.get_running_loop()
+async def _attempt(target: Target, endpoint: Endpoint, poller: Poller, buffers: Buffers) -> Channel:
     family = socket.AF_INET6 if ":" in endpoint.address else socket.AF_INET
     try:
         upstream = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -61,28 +62,28 @@ async def _attempt(target: Target, endpoint: Endpoint, buffers: Buffers) -> Chan
         raise UpstreamError(CloseReason.DIAL_FAILED, error.strerror or str(error)) from error
     try:
         async with asyncio.timeout(target.connect_timeout_s):
-            await _connect(loop, upstream, endpoint)
+            await _connect(poller, upstream, endpoint)
             _set_options(upstream, target.keepalive)
             if target.tls is None:
                 return TCPChannel(upstream, buffers)
             session = target.tls.connect()
-            await handshake.connect(loop, upstream, session, buffers)
+            await handshake.connect(poller, upstream, session, buffers)
             return TLSChannel(upstream, session, buffers)
     except TimeoutError:
-        upstream.close()
+        poller.close_socket(upstream)
         raise UpstreamError(CloseReason.DIAL_TIMEOUT, f"no connection within {target.connect_timeout_s:g} s") from None
     except OSError as error:
-        upstream.close()
+        poller.close_socket(upstream)
         raise UpstreamError(CloseReason.DIAL_FAILED, error.strerror or str(error)) from error
     except BaseException:
-        upstream.close()
+        poller.close_socket(upstream)
         raise
 
 
-async def _connect(loop: asyncio.AbstractEventLoop, upstream: socket.socket, endpoint: Endpoint) -> None:
+async def _connect(poller: Poller, upstream: socket.socket, endpoint: Endpoint) -> None:
     code = upstream.connect_ex((endpoint.address, endpoint.port))
     if code in (errno.EINPROGRESS, errno.EINTR):
-        await writable(loop, upstream)
+        await poller.writable(upstream)
         code = upstream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if code:
         raise OSError(code, os.strerror(code))

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 
 from proxy.channel import Buffers
 from proxy.errors import PeerError, UpstreamError
 from proxy.model import CloseReason
-from proxy.readiness import readable, writable
+from proxy.poller import Poller
 from proxy.tls import ServerSession, TLSSession, UpstreamSession
 
 
-async def accept(
-    loop: asyncio.AbstractEventLoop, client: socket.socket, session: ServerSession, buffers: Buffers
-) -> None:
+async def accept(poller: Poller, client: socket.socket, session: ServerSession, buffers: Buffers) -> None:
     """Handshake with a client. The caller sets the deadline.
 
     :raises PeerError: when it is refused; the alert that says so has been sent as far as the socket took it.
     """
     heard = False
     while True:
-        received = await _receive(loop, client, buffers)
+        received = await _receive(poller, client, buffers)
         if received == 0:
             if heard:
                 raise PeerError(CloseReason.TLS_FAILED, "the client closed during the handshake")
@@ -33,41 +30,39 @@ async def accept(
         except PeerError:
             _send_what_fits(client, session, buffers)
             raise
-        await _send(loop, client, session, buffers)
+        await _send(poller, client, session, buffers)
         if done:
             return
 
 
-async def connect(
-    loop: asyncio.AbstractEventLoop, upstream: socket.socket, session: UpstreamSession, buffers: Buffers
-) -> None:
+async def connect(poller: Poller, upstream: socket.socket, session: UpstreamSession, buffers: Buffers) -> None:
     """Handshake with an external service. The caller sets the deadline.
 
     :raises UpstreamError: when it is refused by either side.
     """
     while not session.handshake():
-        await _send(loop, upstream, session, buffers)
-        received = await _receive(loop, upstream, buffers)
+        await _send(poller, upstream, session, buffers)
+        received = await _receive(poller, upstream, buffers)
         if received == 0:
             raise UpstreamError(
                 CloseReason.UPSTREAM_TLS_FAILED,
                 "the external service closed during the TLS handshake: is it a TLS port?",
             )
         session.feed(buffers.cipher, received)
-    await _send(loop, upstream, session, buffers)
+    await _send(poller, upstream, session, buffers)
 
 
-async def _receive(loop: asyncio.AbstractEventLoop, source: socket.socket, buffers: Buffers) -> int:
+async def _receive(poller: Poller, source: socket.socket, buffers: Buffers) -> int:
     while True:
         try:
             return source.recv_into(buffers.cipher.view)
         except (BlockingIOError, InterruptedError):
-            await readable(loop, source)
+            await poller.readable(source)
 
 
-async def _send(loop: asyncio.AbstractEventLoop, sink: socket.socket, session: TLSSession, buffers: Buffers) -> None:
+async def _send(poller: Poller, sink: socket.socket, session: TLSSession, buffers: Buffers) -> None:
     while not _send_what_fits(sink, session, buffers):
-        await writable(loop, sink)
+        await poller.writable(sink)
 
 
 def _send_what_fits(sink: socket.socket, session: TLSSession, buffers: Buffers) -> bool:

@@ -44,6 +44,8 @@ class Listener:
         if self._closed:
             return
         self._closed = True
+        # Who is in the queue was promised a connection: closing the last descriptor would reset them.
+        self._accept_queued()
         if self._timer is not None:
             self._timer.cancel()
         self._loop.remove_reader(self.socket.fileno())
@@ -51,21 +53,33 @@ class Listener:
 
     def _accept(self) -> None:
         for _ in range(_ACCEPTS_PER_WAKE):
+            if not self._accept_one():
+                return
+
+    def _accept_queued(self) -> None:
+        while self._accept_one():
+            pass
+
+    def _accept_one(self) -> bool:
+        """False when there is nothing to accept, or nothing can be."""
+        while True:
             try:
                 client, address = self.socket.accept()
             except (BlockingIOError, InterruptedError):
-                return
+                return False
             except OSError as error:
                 if error.errno in _EXHAUSTED:
                     self._pause(error)
-                    return
+                    return False
                 continue  # the client gave up while it was queued
             client.setblocking(False)
             host = f"[{address[0]}]" if ":" in address[0] else address[0]
             self._admit(client, f"{host}:{address[1]}")
+            return True
 
     def _pause(self, error: OSError) -> None:
         if self._timer is None:
             logger.warning("accepting pauses for %g s: %s; raise the limit of open files", _PAUSE_S, error.strerror)
         self._loop.remove_reader(self.socket.fileno())
-        self._timer = self._loop.call_later(_PAUSE_S, self.start)
+        if not self._closed:
+            self._timer = self._loop.call_later(_PAUSE_S, self.start)

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from proxy.channel import END, Channel
 from proxy.errors import PeerError, UpstreamError
 from proxy.model import CloseReason
+from proxy.poller import Poller
 
 _READS_PER_WAKE = 8
 """A fast stream gives way to the other connections of the worker after this many reads."""
@@ -28,38 +29,29 @@ _READS_PER_WAKE = 8
 class _Direction:
     """Copies from ``source`` to ``sink``."""
 
-    __slots__ = ("bytes", "dead", "ended", "finished", "reading", "relay", "sink", "source", "stalled", "writing")
+    __slots__ = ("bytes", "dead", "ended", "finished", "relay", "sink", "source", "stalled")
 
     def __init__(self, relay: Relay, source: Channel, sink: Channel) -> None:
         self.relay = relay
         self.source = source
         self.sink = sink
         self.bytes = 0
-        self.reading = False
-        """The event loop tells us of bytes from the source."""
-        self.writing = False
-        """The event loop tells us of room in the sink."""
         self.stalled = False
         self.ended = False
         self.finished = False
         self.dead = False
 
     def listen(self) -> None:
-        self.reading = True
-        self.relay.loop.add_reader(self.source.fd, self.on_readable)
+        self.relay.poller.on_readable(self.source.fd, self.on_readable)
 
     def silence(self) -> None:
-        """The loop calls us no more. Each call into it costs, so nothing is withdrawn that is not there."""
-        if self.reading:
-            self.reading = False
-            self.relay.loop.remove_reader(self.source.fd)
-        if self.writing:
-            self.writing = False
-            self.relay.loop.remove_writer(self.sink.fd)
+        """Be called no more."""
+        self.relay.poller.ignore_readable(self.source.fd)
+        self.relay.poller.ignore_writable(self.sink.fd)
 
     def _await_room(self) -> None:
-        self.stalled = self.writing = True
-        self.relay.loop.add_writer(self.sink.fd, self._on_sink_writable)
+        self.stalled = True
+        self.relay.poller.on_writable(self.sink.fd, self._on_sink_writable)
 
     def on_readable(self) -> None:
         source = self.source
@@ -145,17 +137,19 @@ class _Direction:
 class Relay:
     """Joins two channels until both directions have finished."""
 
-    __slots__ = ("_client", "_down", "_first_end", "_on_close", "_up", "_upstream", "closed", "loop", "moved")
+    __slots__ = ("_client", "_down", "_first_end", "_on_close", "_up", "_upstream", "closed", "loop", "moved", "poller")
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
+        poller: Poller,
         client: Channel,
         upstream: Channel,
         on_close: Callable[[CloseReason, str], None],
     ) -> None:
         """``on_close`` is called once, after both sockets are closed, with the reason and a detail."""
         self.loop = loop
+        self.poller = poller
         self.closed = False
         self.moved = False
         self._client = client
@@ -178,6 +172,8 @@ class Relay:
     def start(self) -> None:
         assert self._up is not None
         assert self._down is not None
+        for channel in (self._client, self._upstream):
+            self.poller.supervise(channel.fd, self._broken)
         self._up.listen()
         self._down.listen()
         # Data, or the end, may have come with the last bytes of either handshake: no socket event announces it.
@@ -205,15 +201,16 @@ class Relay:
             self._first_end = CloseReason.UPSTREAM_RESET if up.dead else CloseReason.CLIENT_RESET
         self.close(self._first_end, "")
 
+    def _broken(self, error: Exception) -> None:
+        self.close(CloseReason.INTERNAL, f"{type(error).__name__}: {error}", reset=True)
+
     def close(self, reason: CloseReason, detail: str, *, reset: bool = False) -> None:
         """End both sides now. The first call decides; later ones do nothing."""
         if self.closed:
             return
         self.closed = True
-        for direction in (self._up, self._down):
-            if direction is not None:
-                direction.silence()
         for channel in (self._client, self._upstream):
+            self.poller.forget(channel.fd)
             channel.close(reset=reset)
         on_close, self._on_close = self._on_close, None
         if on_close:

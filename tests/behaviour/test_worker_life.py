@@ -93,7 +93,7 @@ async def test_draining_refuses_newcomers_and_waits_for_the_rest(mesh: HandMadeM
                 await worker.send(Drain(timeout_s=60))
 
             async def refused() -> bool:
-                with contextlib.suppress(ConnectionRefusedError):
+                with contextlib.suppress(ConnectionError):
                     _, writer = await asyncio.open_connection("127.0.0.1", worker.port)
                     writer.close()
                     return False

@@ -1,99 +1,126 @@
-"""The IO around a watch: reports, recovery, and an end that abandons nothing."""
+"""Readiness callbacks on real socket pairs."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import Iterator
 
 import pytest
 
-from plugin.consul.client import ConsulClient, decode
-from plugin.consul.poller import Poller
-from plugin.consul.watch import News
-from plugin.errors import GatewayError
+from proxy.poller import Poller
 from tests.support.eventually import eventually
-from tests.support.fake_consul import FakeConsul, body, status
-
-PATH = "/v1/config/mesh"
-
-
-class Polled:
-    def __init__(self, client: ConsulClient) -> None:
-        self.values: list[list[str] | None] = []
-        self.problems: list[GatewayError] = []
-        self.poller: Poller[list[str]] = Poller(
-            client,
-            "mesh",
-            PATH,
-            decode=lambda reply: decode(reply, list[str], PATH),
-            learned=self._learned,
-            failed=self.problems.append,
-        )
-        self.task = asyncio.get_running_loop().create_task(self.poller.run())
-
-    def _learned(self, news: News[list[str]]) -> None:
-        self.values.append(news.value)
 
 
 @pytest.fixture
-async def fake() -> AsyncIterator[FakeConsul]:
-    async with FakeConsul() as consul:
-        consul.values[PATH] = ["a"]
-        yield consul
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ends = socket.socketpair()
+    for end in ends:
+        end.setblocking(False)
+    yield ends
+    for end in ends:
+        end.close()
 
 
-@contextlib.asynccontextmanager
-async def polling(fake: FakeConsul) -> AsyncIterator[Polled]:
-    async with ConsulClient(fake.settings) as client:
-        polled = Polled(client)
-        try:
-            yield polled
-        finally:
-            polled.task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await polled.task
+async def test_a_reader_is_called_until_the_bytes_are_taken(pair: tuple[socket.socket, socket.socket]) -> None:
+    poller = Poller(asyncio.get_running_loop())
+    calls: list[int] = []
+    poller.on_readable(pair[0].fileno(), lambda: calls.append(1))
+    pair[1].send(b"x")
+    await eventually(lambda: len(calls) >= 3)
+    pair[0].recv(1)
+    await asyncio.sleep(0)
+    seen = len(calls)
+    pair[1].send(b"y")
+    await eventually(lambda: len(calls) > seen)
+    poller.close()
 
 
-async def test_changes_arrive_one_by_one(fake: FakeConsul) -> None:
-    async with polling(fake) as polled:
-        await eventually(lambda: polled.values == [["a"]])
-        await eventually(lambda: "index" in fake.requests[-1].query)
-        await fake.put(PATH, ["a", "b"])
-        await eventually(lambda: polled.values == [["a"], ["a", "b"]])
-        state = polled.poller.state()
-        assert (state.name, state.index, state.problem) == ("mesh", 11, "")
+async def test_an_ignored_descriptor_spins_nothing_and_comes_back(pair: tuple[socket.socket, socket.socket]) -> None:
+    """Also when the other end is gone: errors are reported without being asked for."""
+    loop = asyncio.get_running_loop()
+    poller = Poller(loop)
+    calls: list[int] = []
+    poller.on_readable(pair[0].fileno(), lambda: calls.append(1))
+    poller.ignore_readable(pair[0].fileno())
+    pair[1].send(b"x")
+    pair[1].close()
+    turns = 0
+
+    def count() -> None:
+        nonlocal turns
+        turns += 1
+
+    other, writer = socket.socketpair()
+    writer.send(b"x")
+    loop.add_reader(other.fileno(), lambda: (count(), other.recv(1)))
+    await eventually(lambda: turns == 1)
+    assert not poller._epoll.poll(0)
+    assert calls == []
+    poller.on_readable(pair[0].fileno(), lambda: calls.append(1))
+    await eventually(lambda: calls)
+    loop.remove_reader(other.fileno())
+    other.close()
+    writer.close()
+    poller.close()
 
 
-async def test_repeated_problem_is_logged_once_and_its_end_too(
-    fake: FakeConsul, caplog: pytest.LogCaptureFixture
+async def test_a_number_that_comes_back_is_another_socket(pair: tuple[socket.socket, socket.socket]) -> None:
+    poller = Poller(asyncio.get_running_loop())
+    first, second = socket.socketpair()
+    first.setblocking(False)
+    poller.on_readable(first.fileno(), lambda: pytest.fail("the old callback was called"))
+    number = first.fileno()
+    poller.close_socket(first)
+    second.close()
+    again, writer = socket.socketpair()
+    assert number in (again.fileno(), writer.fileno())
+    reading, writing = (again, writer) if again.fileno() == number else (writer, again)
+    writing.send(b"x")
+    async with asyncio.timeout(20):
+        await poller.readable(reading)
+    for one in (again, writer):
+        poller.close_socket(one)
+    poller.close()
+
+
+async def test_a_bug_in_one_callback_ends_what_it_belongs_to_and_nothing_else(
+    pair: tuple[socket.socket, socket.socket],
 ) -> None:
-    caplog.set_level(logging.INFO, "plugin")
-    fake.fail(PATH, status(500, "No cluster leader"), status(500, "No cluster leader"), body(b"{", 11))
-    async with polling(fake) as polled:
-        await eventually(lambda: polled.values == [["a"]])
-        assert len(polled.problems) == 3
-        ours = [record for record in caplog.records if record.name == "plugin.consul.poller"]
-        assert [record.levelname for record in ours] == ["WARNING", "WARNING", "INFO"]
-        assert "No cluster leader" in ours[0].getMessage()
+    loop = asyncio.get_running_loop()
+    reported: list[object] = []
+    loop.set_exception_handler(lambda _, context: reported.append(context["exception"]))
+    poller = Poller(loop)
+    broken: list[Exception] = []
+    bug = ZeroDivisionError("a bug")
+
+    def fail() -> None:
+        raise bug
+
+    poller.on_readable(pair[0].fileno(), fail)
+    poller.supervise(pair[0].fileno(), broken.append)
+    pair[1].send(b"x")
+    pair[0].send(b"y")
+    calls: list[int] = []
+    poller.on_readable(pair[1].fileno(), lambda: calls.append(len(pair[1].recv(9))))
+    await eventually(lambda: broken and calls)
+    assert broken == [bug]
+    assert reported == [bug]
+    poller.close()
 
 
-async def test_stop_says_nothing_more_and_lets_the_poll_end(fake: FakeConsul) -> None:
-    async with polling(fake) as polled:
-        await eventually(lambda: polled.values and "index" in fake.requests[-1].query and fake.open == 1)
-        polled.poller.stop()
-        await asyncio.sleep(0.05)
-        assert fake.open == 1, "the poll was abandoned"
-        await fake.put(PATH, ["b"])
-        await asyncio.wait_for(polled.task, 10)
-        assert polled.values == [["a"]]
-
-
-async def test_stop_ends_a_pause(fake: FakeConsul) -> None:
-    fake.values.clear()
-    fake.fail(PATH, status(403, "Permission denied"))
-    async with polling(fake) as polled:
-        await eventually(lambda: polled.problems)
-        polled.poller.stop()
-        await asyncio.wait_for(polled.task, 5)
+async def test_waiting_for_room_ends_when_there_is_room(pair: tuple[socket.socket, socket.socket]) -> None:
+    poller = Poller(asyncio.get_running_loop())
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            pair[0].send(bytes(65_536))
+    waiting = asyncio.get_running_loop().create_task(poller.writable(pair[0]))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            pair[1].recv(65_536)
+    async with asyncio.timeout(20):
+        await waiting
+    poller.close()

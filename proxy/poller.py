@@ -1,0 +1,166 @@
+"""Which sockets the worker waits for: one epoll set of our own, watched by the event loop as a single descriptor.
+
+The loop's own ``add_reader`` and ``remove_reader`` cost several system calls each, and a connection needs a dozen of
+them in its short life. Here a socket is registered once, interest is kept in this process, and the kernel is told only
+when it reports something that nobody wants any more.
+
+Level-triggered: what is not consumed is reported again. A callback may be called without need, and must then find out
+by itself that there is nothing to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import select
+import socket
+from collections.abc import Callable
+
+_IN, _OUT = select.EPOLLIN | select.EPOLLRDHUP, select.EPOLLOUT
+_ENDED = select.EPOLLERR | select.EPOLLHUP
+_EVENTS_PER_WAKE = 256
+
+Callback = Callable[[], None]
+
+
+class _Interest:
+    """What is wanted of one descriptor, and what the kernel was told."""
+
+    __slots__ = ("broken", "mask", "reader", "writer")
+
+    def __init__(self) -> None:
+        self.mask = 0
+        self.reader: Callback | None = None
+        self.writer: Callback | None = None
+        self.broken: Callable[[Exception], None] | None = None
+
+    @property
+    def wanted(self) -> int:
+        return (_IN if self.reader else 0) | (_OUT if self.writer else 0)
+
+
+class Poller:
+    """Readiness callbacks for non-blocking sockets."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._epoll = select.epoll()
+        self._interests: dict[int, _Interest] = {}
+        loop.add_reader(self._epoll.fileno(), self._dispatch)
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._epoll.fileno())
+        self._epoll.close()
+
+    def on_readable(self, descriptor: int, callback: Callback) -> None:
+        """Call ``callback`` while there is something to read, or an end or an error to find by reading."""
+        interest = self._interest(descriptor)
+        interest.reader = callback
+        if not interest.mask & _IN:
+            self._tell(descriptor, interest)
+
+    def on_writable(self, descriptor: int, callback: Callback) -> None:
+        """Call ``callback`` while there is room to write, or an error to find by writing."""
+        interest = self._interest(descriptor)
+        interest.writer = callback
+        if not interest.mask & _OUT:
+            self._tell(descriptor, interest)
+
+    def supervise(self, descriptor: int, broken: Callable[[Exception], None]) -> None:
+        """Call ``broken`` when a callback of this descriptor raises: a bug, which ends what it belongs to."""
+        self._interest(descriptor).broken = broken
+
+    def ignore_readable(self, descriptor: int) -> None:
+        """Cheap: the kernel is told when it next reports the descriptor readable."""
+        if interest := self._interests.get(descriptor):
+            interest.reader = None
+
+    def ignore_writable(self, descriptor: int) -> None:
+        """A socket nearly always has room, so the kernel is told at once."""
+        interest = self._interests.get(descriptor)
+        if interest is not None and interest.writer is not None:
+            interest.writer = None
+            self._tell(descriptor, interest)
+
+    def forget(self, descriptor: int) -> None:
+        """To be called before the descriptor is closed: closing removes it from the kernel's set."""
+        self._interests.pop(descriptor, None)
+
+    def close_socket(self, one: socket.socket) -> None:
+        """Forget and close. Sockets that were ever waited for are closed only so: their numbers come back soon."""
+        self._interests.pop(one.fileno(), None)
+        one.close()
+
+    async def readable(self, waiting: socket.socket) -> None:
+        """Return when ``waiting`` may have something to read, or has ended."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        descriptor = waiting.fileno()
+        self.on_readable(descriptor, functools.partial(_wake, future))
+        try:
+            await future
+        finally:
+            self.ignore_readable(descriptor)
+
+    async def writable(self, waiting: socket.socket) -> None:
+        """Return when ``waiting`` may take bytes, or has failed."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        descriptor = waiting.fileno()
+        self.on_writable(descriptor, functools.partial(_wake, future))
+        try:
+            await future
+        finally:
+            self.ignore_writable(descriptor)
+
+    def _interest(self, descriptor: int) -> _Interest:
+        interest = self._interests.get(descriptor)
+        if interest is None:
+            interest = self._interests[descriptor] = _Interest()
+        return interest
+
+    def _tell(self, descriptor: int, interest: _Interest) -> None:
+        wanted, told = interest.wanted, interest.mask
+        interest.mask = wanted
+        if wanted == told:
+            return
+        if not wanted:
+            # Errors are reported even to an empty mask, again and again: out of the set with it.
+            with contextlib.suppress(OSError):
+                self._epoll.unregister(descriptor)
+        elif told:
+            self._epoll.modify(descriptor, wanted)
+        else:
+            self._epoll.register(descriptor, wanted)
+
+    def _dispatch(self) -> None:
+        for descriptor, events in self._epoll.poll(0, _EVENTS_PER_WAKE):
+            interest = self._interests.get(descriptor)
+            if interest is None:
+                continue  # closed by a callback of this very round
+            try:
+                called = self._call(interest, events)
+            except Exception as error:  # noqa: BLE001 - the supervisor of all callbacks
+                # A bug of the callback: it must neither stop the others nor be repeated for ever.
+                interest.reader = interest.writer = None
+                self._loop.call_exception_handler({"message": "a readiness callback failed", "exception": error})
+                if interest.broken is not None:
+                    interest.broken(error)
+                called = False
+            if not called and self._interests.get(descriptor) is interest:
+                self._tell(descriptor, interest)
+
+    def _call(self, interest: _Interest, events: int) -> bool:
+        """Call who wants these events; false when something was reported that nobody wants."""
+        called = False
+        if events & (_IN | _ENDED) and (reader := interest.reader) is not None:
+            reader()
+            called = True
+        if events & (_OUT | _ENDED) and (writer := interest.writer) is not None:
+            writer()
+            called = True
+        return called
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
