@@ -38,11 +38,11 @@ logger = logging.getLogger(__name__)
 class DataPlane:
     """Everything the connections of one worker share."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, worker: int, limits: Limits, access_log: AccessLog) -> None:
-        self.loop = loop
+    def __init__(self, poller: Poller, *, worker: int, limits: Limits, access_log: AccessLog) -> None:
+        self.loop = poller.loop
         self.limits = limits
         self.buffers = Buffers()
-        self.poller = Poller(loop)
+        self.poller = poller
         self.routes = RouteTable()
         self.live = LiveConnections()
         self.telemetry = Telemetry()

@@ -13,7 +13,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import math
 import select
+import selectors
 import socket
 from collections.abc import Callable
 
@@ -40,18 +42,44 @@ class _Interest:
         return (_IN if self.reader else 0) | (_OUT if self.writer else 0)
 
 
-class Poller:
-    """Readiness callbacks for non-blocking sockets."""
+class Poller(selectors.EpollSelector):
+    """Readiness callbacks for non-blocking sockets, in the epoll set of the event loop itself."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._epoll = select.epoll()
+    def __init__(self) -> None:
+        super().__init__()
+        self._epoll: select.epoll = self._selector  # type: ignore[attr-defined]
         self._interests: dict[int, _Interest] = {}
-        loop.add_reader(self._epoll.fileno(), self._dispatch)
+        self._loop: asyncio.AbstractEventLoop = asyncio.SelectorEventLoop(self)
 
-    def close(self) -> None:
-        self._loop.remove_reader(self._epoll.fileno())
-        self._epoll.close()
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that waits in this set."""
+        return self._loop
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Wait, call who waits for a socket, and return what the event loop itself has registered."""
+        if timeout is None:
+            timeout = -1
+        elif timeout <= 0:
+            timeout = 0
+        else:
+            # Rounded up to epoll's milliseconds, or the loop would spin through the last one.
+            timeout = math.ceil(timeout * 1e3) * 1e-3
+        own: list[tuple[selectors.SelectorKey, int]] = []
+        try:
+            events = self._epoll.poll(timeout, _EVENTS_PER_WAKE)
+        except InterruptedError:
+            return own
+        for descriptor, mask in events:
+            interest = self._interests.get(descriptor)
+            if interest is not None:
+                self._dispatch(descriptor, interest, mask)
+            elif (key := self._fd_to_key.get(descriptor)) is not None:  # type: ignore[attr-defined]
+                wanted = (selectors.EVENT_WRITE if mask & ~select.EPOLLIN else 0) | (
+                    selectors.EVENT_READ if mask & ~select.EPOLLOUT else 0
+                )
+                own.append((key, wanted & key.events))
+        return own
 
     def on_readable(self, descriptor: int, callback: Callback) -> None:
         """Call ``callback`` while there is something to read, or an end or an error to find by reading."""
@@ -132,22 +160,18 @@ class Poller:
         else:
             self._epoll.register(descriptor, wanted)
 
-    def _dispatch(self) -> None:
-        for descriptor, events in self._epoll.poll(0, _EVENTS_PER_WAKE):
-            interest = self._interests.get(descriptor)
-            if interest is None:
-                continue  # closed by a callback of this very round
-            try:
-                called = self._call(interest, events)
-            except Exception as error:  # noqa: BLE001 - the supervisor of all callbacks
-                # A bug of the callback: it must neither stop the others nor be repeated for ever.
-                interest.reader = interest.writer = None
-                self._loop.call_exception_handler({"message": "a readiness callback failed", "exception": error})
-                if interest.broken is not None:
-                    interest.broken(error)
-                called = False
-            if not called and self._interests.get(descriptor) is interest:
-                self._tell(descriptor, interest)
+    def _dispatch(self, descriptor: int, interest: _Interest, events: int) -> None:
+        try:
+            called = self._call(interest, events)
+        except Exception as error:  # noqa: BLE001 - the supervisor of all callbacks
+            # A bug of the callback: it must neither stop the others nor be repeated for ever.
+            interest.reader = interest.writer = None
+            self._loop.call_exception_handler({"message": "a readiness callback failed", "exception": error})
+            if interest.broken is not None:
+                interest.broken(error)
+            called = False
+        if not called and self._interests.get(descriptor) is interest:
+            self._tell(descriptor, interest)
 
     def _call(self, interest: _Interest, events: int) -> bool:
         """Call who wants these events; false when something was reported that nobody wants."""

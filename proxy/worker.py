@@ -20,6 +20,7 @@ from proxy.control import ControlLink, HandoverDoor
 from proxy.dataplane import DataPlane
 from proxy.listener import Listener
 from proxy.model import PROTOCOL_VERSION, CloseReason, Counters, Drain, Hello, Query, Start, ToWorker, Update
+from proxy.poller import Poller
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +31,9 @@ _LOG_CLOSE_TIMEOUT_S = 2.0
 class Worker:
     """``run`` returns when the worker has nothing left to do."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, control: socket.socket) -> None:
-        self._loop = loop
+    def __init__(self, poller: Poller, control: socket.socket) -> None:
+        self._poller = poller
+        self._loop = loop = poller.loop
         self._link: ControlLink | None = ControlLink(loop, control, self._on_frame, self._on_lost)
         self._start: Start | None = None
         self._plane: DataPlane | None = None
@@ -87,7 +89,7 @@ class Worker:
         logging.getLogger().setLevel(start.log_level.upper())
         self._access_log = AccessLog(start.access_log_fd)
         self._plane = plane = DataPlane(
-            self._loop, worker=start.worker, limits=start.limits, access_log=self._access_log
+            self._poller, worker=start.worker, limits=start.limits, access_log=self._access_log
         )
         for inherited in start.listeners:
             listening = socket.socket(fileno=inherited.fd)
@@ -209,20 +211,9 @@ def _ignore() -> None:
 def run(control: socket.socket) -> None:
     """Be a worker until told to stop. ``control`` is this end of the link."""
     _tune_memory()
-    with asyncio.Runner(loop_factory=_new_loop) as runner:
-        runner.run(_main(control))
-
-
-async def _main(control: socket.socket) -> None:
-    await Worker(asyncio.get_running_loop(), control).run()
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
+    poller = Poller()
+    with asyncio.Runner(loop_factory=lambda: poller.loop) as runner:
+        runner.run(Worker(poller, control).run())
 
 
 def _tune_memory() -> None:
