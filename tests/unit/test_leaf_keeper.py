@@ -102,6 +102,25 @@ async def test_leaf_and_datacenter_are_learned_with_one_plain_read(fake: FakeCon
         assert (state.name, state.requests, state.problem) == ("leaf of db", 1, "")
 
 
+async def test_without_a_link_the_gateways_own_leaf_tells_the_datacenter(fake: FakeConsul) -> None:
+    Issuer(fake)
+    store = FactStore()
+    async with ConsulClient(fake.settings) as client, asyncio.timeout(20):
+        await LeafKeeper(client, store).learn_datacenter("db")
+    assert store.mesh_facts().datacenter == "dc1"
+    assert store.linked() == ()
+
+
+async def test_a_known_datacenter_costs_no_leaf(fake: FakeConsul) -> None:
+    Issuer(fake)
+    store = FactStore()
+    store.set_datacenter("dc2")
+    async with ConsulClient(fake.settings) as client, asyncio.timeout(20):
+        await LeafKeeper(client, store).learn_datacenter("db")
+    assert fake.asked(PATH) == []
+    assert store.mesh_facts().datacenter == "dc2"
+
+
 async def test_changed_signing_key_replaces_the_leaf_at_once(fake: FakeConsul) -> None:
     issuer = Issuer(fake)
     async with keeping(fake) as (store, keeper, _):
