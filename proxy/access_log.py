@@ -79,6 +79,11 @@ class AccessLog:
             self._thread = threading.Thread(target=self._write_all, name="access-log", daemon=True)
             self._thread.start()
 
+    @property
+    def wanted(self) -> bool:
+        """False: lines go nowhere, and need not be made."""
+        return self._thread is not None
+
     def write(self, record: AccessRecord) -> None:
         if self._thread is None:
             return

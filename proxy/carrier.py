@@ -1,7 +1,7 @@
 """Carrying one connection: handshake, identity, intention, dial, relay.
 
-A carrier is a task until both sides are connected, then only the relay's callbacks: an idle connection costs no
-coroutine. However it ends, it ends in :meth:`Carrier._closed`, once.
+A carrier is a coroutine until both sides are connected, then only the relay's callbacks: an idle connection costs
+no stack. However it ends, it ends in :meth:`Carrier._closed`, once.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from proxy.identity import IdentityError, identity_of
 from proxy.intentions import Permit, Refusal, describe
 from proxy.model import CloseReason, Connection, ServiceName
 from proxy.relay import Relay
+from proxy.steps import Cancelled, DeadlineExpired, Steps
 from proxy.tls import ServerSession
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Carrier:
         "_relay",
         "_route",
         "_session",
-        "_task",
+        "_steps",
         "_timer",
         "life",
         "service_name",
@@ -68,20 +69,13 @@ class Carrier:
         self._route: Route | None = None
         self._relay: Relay | None = None
         self._reason: tuple[CloseReason, str] | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._steps: Steps | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._idle_checks = 0
 
     def start(self) -> None:
-        loop = self._plane.loop
-        self._task = loop.create_task(self._establish(), name=f"connection-{self.life.number}")
-        self._task.add_done_callback(self._settled)
-        self._timer = loop.call_later(
-            self._plane.limits.handshake_timeout_s,
-            self.close,
-            CloseReason.HANDSHAKE_TIMEOUT,
-            f"the TLS handshake was not finished within {self._plane.limits.handshake_timeout_s:g} s",
-        )
+        self._steps = Steps(self._plane.poller, self._settled)
+        self._steps.run(self._establish(self._steps))
 
     def refuse_at_once(self, detail: str) -> None:
         """There is no room for it: a reset, so that the client can go elsewhere at once."""
@@ -93,9 +87,9 @@ class Carrier:
         """End it now, whatever it is doing. The first reason stands."""
         if self._relay is not None:
             self._relay.close(reason, detail)
-        elif self._task is not None and self._reason is None:
+        elif self._steps is not None and self._reason is None:
             self._reason = (reason, detail)
-            self._task.cancel()
+            self._steps.cancel()
 
     @property
     def traffic(self) -> tuple[int, int]:
@@ -127,41 +121,45 @@ class Carrier:
             intention=describe(life.permit) if life.permit else "",
         )
 
-    async def _establish(self) -> None:
+    async def _establish(self, steps: Steps) -> None:
         try:
-            permit = await self._authenticate()
-            await self._connect(permit)
-        except asyncio.CancelledError:
+            permit = await self._authenticate(steps)
+            await self._connect(steps, permit)
+        except Cancelled:
             reason, detail = self._reason or (CloseReason.DRAIN, "the worker stopped")
             self._closed(reason, detail)
+        except DeadlineExpired:
+            timeout_s = self._plane.limits.handshake_timeout_s
+            detail = f"the TLS handshake was not finished within {timeout_s:g} s"
+            self._closed(CloseReason.HANDSHAKE_TIMEOUT, detail)
         except (PeerError, UpstreamError) as error:
             self._refuse(error.reason, str(error))
         except OSError as error:
             self._closed(CloseReason.CLIENT_RESET, error.strerror or str(error))
 
-    def _settled(self, task: asyncio.Task[None]) -> None:
+    def _settled(self, error: BaseException | None) -> None:
         """The supervisor of one connection: a bug in its handling ends that connection and is reported."""
-        self._task = None
-        error = None if task.cancelled() else task.exception()
+        self._steps = None
         if error is not None:
             logger.error("connection %d failed inside the gateway", self.life.number, exc_info=error)
             self._closed(CloseReason.INTERNAL, f"{type(error).__name__}: {error}")
 
-    async def _authenticate(self) -> Permit:
+    async def _authenticate(self, steps: Steps) -> Permit:
         plane = self._plane
         session = plane.routes.accept()
         if session is None:
             plane.handshake_over()
             raise PeerError(CloseReason.POLICY_UNKNOWN, "the mesh's roots are not known yet")
         self._session = session
+        steps.deadline(plane.limits.handshake_timeout_s)
         try:
-            await handshake.accept(plane.poller, self._client, session, plane.buffers)
+            await handshake.accept(steps, self._client, session, plane.buffers)
         finally:
             plane.handshake_over()
             self.life.server_name = session.server_name
             if (route := plane.routes.lookup(session.server_name)) is not None:
                 self.life.service = str(route.state.service.name)
-        self._stop_timer()
+        steps.no_deadline()
         self.life.tls_version = session.version()
         return self._authorise(session)
 
@@ -189,13 +187,13 @@ class Carrier:
         self._plane.live.permitted(self.service_name, self.source, self)
         return decision
 
-    async def _connect(self, permit: Permit) -> None:
+    async def _connect(self, steps: Steps, permit: Permit) -> None:
         assert self._route is not None
         assert self._session is not None
         plane = self._plane
         target = self._route.target
         try:
-            upstream, endpoint = await dial(permit, target, self.life.client_ip, plane.poller, plane.buffers)
+            upstream, endpoint = await dial(permit, target, self.life.client_ip, steps, plane.buffers)
         except UpstreamError:
             plane.telemetry.dial_failures += 1
             raise

@@ -61,7 +61,6 @@ class DataPlane:
         if over := self._over_limit():
             carrier.refuse_at_once(over)
             return
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.live.add(carrier)
         self._idle.clear()
         self.pending_handshakes += 1
@@ -86,7 +85,7 @@ class DataPlane:
         life = carrier.life
         assert life.reason is not None
         self.telemetry.closed(life.service, carrier.source_text, str(life.reason), received, sent)
-        if life.reason is not CloseReason.NO_BYTES:
+        if self._access_log.wanted and life.reason is not CloseReason.NO_BYTES:
             self._access_log.write(carrier.record(self._worker, received, sent, self.loop.time()))
 
     def apply(self, update: Update) -> Applied:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import socket
@@ -14,7 +13,7 @@ from proxy.channel import Buffers, Channel, TCPChannel, TLSChannel
 from proxy.errors import UpstreamError
 from proxy.intentions import Permit
 from proxy.model import CloseReason, Endpoint, Keepalive
-from proxy.poller import Poller
+from proxy.steps import DeadlineExpired, Steps
 from proxy.tls import UpstreamContext
 
 
@@ -32,7 +31,7 @@ class Target:
 
 
 async def dial(
-    permit: Permit, target: Target, client_ip: str, poller: Poller, buffers: Buffers
+    permit: Permit, target: Target, client_ip: str, steps: Steps, buffers: Buffers
 ) -> tuple[Channel, Endpoint]:
     """Connect to the best endpoint that answers.
 
@@ -45,7 +44,7 @@ async def dial(
     reason = CloseReason.NO_ENDPOINTS
     for endpoint in target.endpoints.order(client_ip):
         try:
-            channel = await _attempt(target, endpoint, poller, buffers)
+            channel = await _attempt(target, endpoint, steps, buffers)
         except UpstreamError as error:
             reason = error.reason
             failures.append(f"{describe(endpoint)}: {error}")
@@ -54,36 +53,38 @@ async def dial(
     raise UpstreamError(reason, "; ".join(failures) or "the service has no instance that could be dialled")
 
 
-async def _attempt(target: Target, endpoint: Endpoint, poller: Poller, buffers: Buffers) -> Channel:
+async def _attempt(target: Target, endpoint: Endpoint, steps: Steps, buffers: Buffers) -> Channel:
     family = socket.AF_INET6 if ":" in endpoint.address else socket.AF_INET
     try:
         upstream = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     except OSError as error:
         raise UpstreamError(CloseReason.DIAL_FAILED, error.strerror or str(error)) from error
     try:
-        async with asyncio.timeout(target.connect_timeout_s):
-            await _connect(poller, upstream, endpoint)
-            _set_options(upstream, target.keepalive)
-            if target.tls is None:
-                return TCPChannel(upstream, buffers)
-            session = target.tls.connect()
-            await handshake.connect(poller, upstream, session, buffers)
-            return TLSChannel(upstream, session, buffers)
-    except TimeoutError:
-        poller.close_socket(upstream)
+        steps.deadline(target.connect_timeout_s)
+        await _connect(steps, upstream, endpoint)
+        _set_options(upstream, target.keepalive)
+        if target.tls is None:
+            return TCPChannel(upstream, buffers)
+        session = target.tls.connect()
+        await handshake.connect(steps, upstream, session, buffers)
+        return TLSChannel(upstream, session, buffers)
+    except DeadlineExpired:
+        steps.poller.close_socket(upstream)
         raise UpstreamError(CloseReason.DIAL_TIMEOUT, f"no connection within {target.connect_timeout_s:g} s") from None
     except OSError as error:
-        poller.close_socket(upstream)
+        steps.poller.close_socket(upstream)
         raise UpstreamError(CloseReason.DIAL_FAILED, error.strerror or str(error)) from error
     except BaseException:
-        poller.close_socket(upstream)
+        steps.poller.close_socket(upstream)
         raise
+    finally:
+        steps.no_deadline()
 
 
-async def _connect(poller: Poller, upstream: socket.socket, endpoint: Endpoint) -> None:
+async def _connect(steps: Steps, upstream: socket.socket, endpoint: Endpoint) -> None:
     code = upstream.connect_ex((endpoint.address, endpoint.port))
     if code in (errno.EINPROGRESS, errno.EINTR):
-        await poller.writable(upstream)
+        await steps.writable(upstream)
         code = upstream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if code:
         raise OSError(code, os.strerror(code))

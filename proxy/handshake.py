@@ -7,18 +7,18 @@ import socket
 from proxy.channel import Buffers
 from proxy.errors import PeerError, UpstreamError
 from proxy.model import CloseReason
-from proxy.poller import Poller
+from proxy.steps import Steps
 from proxy.tls import ServerSession, TLSSession, UpstreamSession
 
 
-async def accept(poller: Poller, client: socket.socket, session: ServerSession, buffers: Buffers) -> None:
+async def accept(steps: Steps, client: socket.socket, session: ServerSession, buffers: Buffers) -> None:
     """Handshake with a client. The caller sets the deadline.
 
     :raises PeerError: when it is refused; the alert that says so has been sent as far as the socket took it.
     """
     heard = False
     while True:
-        received = await _receive(poller, client, buffers)
+        received = await _receive(steps, client, buffers)
         if received == 0:
             if heard:
                 raise PeerError(CloseReason.TLS_FAILED, "the client closed during the handshake")
@@ -30,39 +30,39 @@ async def accept(poller: Poller, client: socket.socket, session: ServerSession, 
         except PeerError:
             _send_what_fits(client, session, buffers)
             raise
-        await _send(poller, client, session, buffers)
+        await _send(steps, client, session, buffers)
         if done:
             return
 
 
-async def connect(poller: Poller, upstream: socket.socket, session: UpstreamSession, buffers: Buffers) -> None:
+async def connect(steps: Steps, upstream: socket.socket, session: UpstreamSession, buffers: Buffers) -> None:
     """Handshake with an external service. The caller sets the deadline.
 
     :raises UpstreamError: when it is refused by either side.
     """
     while not session.handshake():
-        await _send(poller, upstream, session, buffers)
-        received = await _receive(poller, upstream, buffers)
+        await _send(steps, upstream, session, buffers)
+        received = await _receive(steps, upstream, buffers)
         if received == 0:
             raise UpstreamError(
                 CloseReason.UPSTREAM_TLS_FAILED,
                 "the external service closed during the TLS handshake: is it a TLS port?",
             )
         session.feed(buffers.cipher, received)
-    await _send(poller, upstream, session, buffers)
+    await _send(steps, upstream, session, buffers)
 
 
-async def _receive(poller: Poller, source: socket.socket, buffers: Buffers) -> int:
+async def _receive(steps: Steps, source: socket.socket, buffers: Buffers) -> int:
     while True:
         try:
             return source.recv_into(buffers.cipher.view)
         except (BlockingIOError, InterruptedError):
-            await poller.readable(source)
+            await steps.readable(source)
 
 
-async def _send(poller: Poller, sink: socket.socket, session: TLSSession, buffers: Buffers) -> None:
+async def _send(steps: Steps, sink: socket.socket, session: TLSSession, buffers: Buffers) -> None:
     while not _send_what_fits(sink, session, buffers):
-        await poller.writable(sink)
+        await steps.writable(sink)
 
 
 def _send_what_fits(sink: socket.socket, session: TLSSession, buffers: Buffers) -> bool:

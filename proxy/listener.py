@@ -33,6 +33,8 @@ class Listener:
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         listening.setblocking(False)
+        # Accepted sockets inherit it.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def start(self) -> None:
         if not self._closed:

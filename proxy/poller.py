@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import math
 import select
 import selectors
@@ -120,26 +119,6 @@ class Poller(selectors.EpollSelector):
         self._interests.pop(one.fileno(), None)
         one.close()
 
-    async def readable(self, waiting: socket.socket) -> None:
-        """Return when ``waiting`` may have something to read, or has ended."""
-        future: asyncio.Future[None] = self._loop.create_future()
-        descriptor = waiting.fileno()
-        self.on_readable(descriptor, functools.partial(_wake, future))
-        try:
-            await future
-        finally:
-            self.ignore_readable(descriptor)
-
-    async def writable(self, waiting: socket.socket) -> None:
-        """Return when ``waiting`` may take bytes, or has failed."""
-        future: asyncio.Future[None] = self._loop.create_future()
-        descriptor = waiting.fileno()
-        self.on_writable(descriptor, functools.partial(_wake, future))
-        try:
-            await future
-        finally:
-            self.ignore_writable(descriptor)
-
     def _interest(self, descriptor: int) -> _Interest:
         interest = self._interests.get(descriptor)
         if interest is None:
@@ -183,8 +162,3 @@ class Poller(selectors.EpollSelector):
             writer()
             called = True
         return called
-
-
-def _wake(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

@@ -189,7 +189,6 @@ class Worker:
                 self._wake.set()  # report, then wait again; a new Drain may have moved the end
                 return
             self._plane.end_all(CloseReason.DRAIN, "the gateway is stopping")
-            await asyncio.sleep(0)  # cancelled tasks close their sockets
         self._report()
         self._stopped = True
 
