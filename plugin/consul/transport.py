@@ -10,7 +10,7 @@ import asyncio
 import logging
 import ssl
 from base64 import b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -149,19 +149,26 @@ class Transport(base.HTTPClient):
     ) -> Reply:
         """Ask once. :raises ConsulError, ConfigError: for every answer but 200 and a 404 to a GET."""
         asked = tuple(params)
-        url = self._base.with_path(self._base.path.rstrip("/") + path, encoded=True)
-        try:
-            async with asyncio.timeout(timeout_s):
-                reply, text = await self._exchange(method, url.with_query(self._tenant(asked)), body)
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            why = f"no answer within {timeout_s:.0f} s" if isinstance(error, TimeoutError) else str(error)
-            raise ConsulUnavailable(f"the Consul agent at {self.address} cannot be used: {why}") from error
+        url = self._base.with_path(self._base.path.rstrip("/") + path, encoded=True).with_query(self._tenant(asked))
+        token = self._token.current()
+        reply, text = await self._within(timeout_s, self._exchange(method, url, body, token))
+        if _is_forbidden(reply, text) and (newer := self._token.current()) != token:
+            # The token file was replaced while Consul held the request; the old token may be deleted by now.
+            reply, text = await self._within(timeout_s, self._exchange(method, url, body, newer))
         _check(method, path, asked, reply, text)
         return reply
 
-    async def _exchange(self, method: str, url: yarl.URL, body: bytes | str | None) -> tuple[Reply, str]:
+    async def _within(self, timeout_s: float, exchange: Coroutine[Any, Any, tuple[Reply, str]]) -> tuple[Reply, str]:
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await exchange
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            why = f"no answer within {timeout_s:.0f} s" if isinstance(error, TimeoutError) else str(error)
+            raise ConsulUnavailable(f"the Consul agent at {self.address} cannot be used: {why}") from error
+
+    async def _exchange(self, method: str, url: yarl.URL, body: bytes | str | None, token: str) -> tuple[Reply, str]:
         headers = {"Accept-Encoding": "identity"}
-        if token := self._token.current():
+        if token:
             headers["X-Consul-Token"] = token
         if self._settings.basic_auth:
             headers["Authorization"] = f"Basic {b64encode(self._settings.basic_auth.encode()).decode()}"
@@ -270,12 +277,17 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     return bytes(content)
 
 
+def _is_forbidden(reply: Reply, text: str) -> bool:
+    """Consul says it with other statuses, too."""
+    return reply.status == 403 or "Permission denied" in text or "ACL not found" in text
+
+
 def _check(method: str, path: str, params: tuple[tuple[str, str], ...], reply: Reply, text: str) -> None:
     status = reply.status
     if status == 200 or (status == 404 and method == "GET"):
         return
     said = f"Consul answered {status} to {method} {path}: {text}"
-    if status == 403 or "Permission denied" in text or "ACL not found" in text:
+    if _is_forbidden(reply, text):
         raise _forbidden(path, params, text)
     if any(known in text for known in _REFUSED_AS_500):
         raise ConsulRejected(said, status)

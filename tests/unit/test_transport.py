@@ -271,3 +271,25 @@ async def test_deadline_holds_although_bytes_keep_coming() -> None:
             await transport.request("GET", PATH, timeout_s=0.3)
         assert time.monotonic() - began_s < 10
         await transport.close()
+
+
+async def test_a_refusal_of_a_token_that_was_replaced_meanwhile_is_not_believed(tmp_path: Path) -> None:
+    """Consul refuses what it holds for a token as soon as that is deleted."""
+    file = tmp_path / "token"
+    file.write_text("old")
+    async with FakeConsul() as fake:
+
+        async def refused(request: web.Request) -> web.Response:
+            file.write_text("the newer one")
+            return web.Response(status=403, text="ACL not found")
+
+        fake.values[PATH] = []
+        fake.fail(PATH, refused)
+        transport = Transport(ConsulSettings(address=fake.address, token_file=file))
+        assert (await transport.request("GET", PATH)).status == 200
+        assert [each.headers["X-Consul-Token"] for each in fake.requests] == ["old", "the newer one"]
+        fake.fail(PATH, status(403, "ACL not found"))
+        with pytest.raises(ConsulForbidden):
+            await transport.request("GET", PATH)
+        assert len(fake.requests) == 3
+        await transport.close()
