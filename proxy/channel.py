@@ -159,7 +159,7 @@ class TLSChannel(_SocketChannel):
         if received == 0:
             self._ended = True
             return END
-        self._session.feed(buffers.cipher, received)
+        self._session.lend(buffers.cipher, received)
         self._adapt(received)
         more = self.more
         received = self._decrypt()
@@ -175,6 +175,7 @@ class TLSChannel(_SocketChannel):
         while True:
             if plain.size - total < _RECORD_SIZE:
                 self.more = True
+                session.keep()
                 break
             received = session.read(plain, total)
             if received > 0:
@@ -182,6 +183,7 @@ class TLSChannel(_SocketChannel):
                 continue
             if received == CLOSE_NOTIFY:
                 self._ended = self.more = True
+                session.keep()
             break
         self.flush()  # an answer to a key update
         if total:

@@ -45,6 +45,9 @@ _VERSIONS = {
     "TLSv1_3": SSL.TLS1_3_VERSION,
 }
 
+_WORTH_LENDING = 16_384
+"""Bytes. Below it, copying is cheaper than changing the buffer."""
+
 WOULD_BLOCK = -1
 """``TLSSession.read``: nothing to read until more ciphertext is fed."""
 CLOSE_NOTIFY = 0
@@ -182,7 +185,7 @@ class FrontContext:
 class TLSSession:
     """One session, either side. Ciphertext goes in with :meth:`feed` and waits in :meth:`outgoing`."""
 
-    __slots__ = ("_context", "_incoming", "_outgoing", "_pointer", "_ssl")
+    __slots__ = ("_borrowed", "_context", "_incoming", "_outgoing", "_pointer", "_ssl")
 
     def __init__(self, context: SSL.Context) -> None:
         self._context = context
@@ -191,9 +194,41 @@ class TLSSession:
         self._outgoing = _lib.BIO_new(_lib.BIO_s_mem())
         _lib.SSL_set_bio(self._ssl, self._incoming, self._outgoing)  # SSL_free frees them
         self._pointer = _ffi.new("char **")
+        self._borrowed = False
 
     def feed(self, ciphertext: Buffer, length: int) -> None:
+        """Give it ciphertext, by copying."""
+        if self._borrowed:
+            self.keep()
         _lib.BIO_write(self._incoming, ciphertext.pointer, length)
+
+    def lend(self, ciphertext: Buffer, length: int) -> None:
+        """Give it ciphertext without copying, where that pays.
+
+        The buffer must not change before :meth:`read` has answered ``WOULD_BLOCK``, or :meth:`keep` was called.
+        """
+        if length < _WORTH_LENDING or _lib.BIO_get_mem_data(self._incoming, self._pointer) > 0:
+            self.feed(ciphertext, length)
+            return
+        self._replace_incoming(_lib.BIO_new_mem_buf(ciphertext.pointer, length))
+        _lib.BIO_set_mem_eof_return(self._incoming, -1)  # empty means "not yet", never "the end"
+        self._borrowed = True
+
+    def keep(self) -> None:
+        """Copy what was lent and is not read yet."""
+        if not self._borrowed:
+            return
+        unread = _lib.BIO_get_mem_data(self._incoming, self._pointer)
+        own = _lib.BIO_new(_lib.BIO_s_mem())
+        if unread > 0:
+            _lib.BIO_write(own, self._pointer[0], unread)
+        self._replace_incoming(own)
+        self._borrowed = False
+
+    def _replace_incoming(self, bio: Any) -> None:
+        # The former one is freed; the outgoing one is the same, and OpenSSL leaves it as it is.
+        self._incoming = bio
+        _lib.SSL_set_bio(self._ssl, bio, self._outgoing)
 
     def outgoing(self) -> memoryview | None:
         """Ciphertext to be sent, valid until the next call; ``None`` when there is none."""

@@ -12,12 +12,12 @@ from proxy.model import CloseReason, UpstreamTLS
 from proxy.tls import Buffer, FrontContext, ServerSession, ServiceContext, UpstreamContext, certificates_from_pem
 from tests.support.mesh import HandMadeMesh, sni
 
-SCRATCH = Buffer(65_536)
+SCRATCH = Buffer(262_144)
 
 
-def handshake(
+def handshake_with_output(
     front: FrontContext, context: ssl.SSLContext, name: str | None, session: object = None
-) -> tuple[ssl.SSLObject, ServerSession]:
+) -> tuple[ssl.SSLObject, ServerSession, ssl.MemoryBIO]:
     """A whole handshake in memory, the client's first bytes to both sides' ends."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = context.wrap_bio(incoming, outgoing, server_hostname=name, session=session)  # type: ignore[arg-type]
@@ -40,6 +40,13 @@ def handshake(
             incoming.write(bytes(waiting))
             server.sent(len(waiting), SCRATCH)
     assert done
+    return client, server, outgoing
+
+
+def handshake(
+    front: FrontContext, context: ssl.SSLContext, name: str | None, session: object = None
+) -> tuple[ssl.SSLObject, ServerSession]:
+    client, server, _ = handshake_with_output(front, context, name, session)
     return client, server
 
 
@@ -101,3 +108,24 @@ def test_an_impossible_tls_range_is_refused(mesh: HandMadeMesh) -> None:
         FrontContext(mesh.settings(tls_min_version="TLSv9"), lambda _: None)
     with pytest.raises(MaterialError, match="NO-SUCH"):
         FrontContext(mesh.settings(cipher_suites=("NO-SUCH",)), lambda _: None)
+
+
+def test_lent_ciphertext_is_kept_when_the_buffer_is_needed_again(mesh: HandMadeMesh) -> None:
+    """However the reading stops in the middle, nothing of it is lost when the shared buffer is reused."""
+    chosen = ServiceContext(mesh.service("db").leaf, (mesh.authority.certificate_pem,))
+    front = FrontContext(mesh.settings(), lambda _: chosen)
+    client, server, outgoing = handshake_with_output(front, mesh.client_context(mesh.leaf("web")), sni("db"))
+    sent = bytes(range(256)) * 400
+    client.write(sent)
+    ciphertext = outgoing.read()
+    plaintext, received = Buffer(20_000), bytearray()
+    cut = 40_000
+    for part in (ciphertext[:cut], ciphertext[cut:]):
+        SCRATCH.view[: len(part)] = part
+        server.lend(SCRATCH, len(part))
+        received += plaintext.view[: server.read(plaintext, 0)]
+        server.keep()
+        SCRATCH.view[:] = b"\xff" * SCRATCH.size
+    while (length := server.read(plaintext, 0)) > 0:
+        received += plaintext.view[:length]
+    assert bytes(received) == sent
