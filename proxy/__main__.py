@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import socket
 import sys
-
-from proxy.worker import run
+from pathlib import Path
 
 
 def main() -> int:
@@ -23,6 +23,10 @@ def main() -> int:
         control = socket.socket(fileno=arguments.control_fd)
     except OSError as error:
         parser.error(f"--control-fd {arguments.control_fd} is not a socket: {error.strerror}")
+    # Before anything loads OpenSSL, which reads it once.
+    os.environ.setdefault("OPENSSL_CONF", str(Path(__file__).with_name("openssl.cnf")))
+    from proxy.worker import run
+
     run(control)
     return 0
 

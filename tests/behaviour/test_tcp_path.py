@@ -198,3 +198,14 @@ async def test_another_endpoint_is_tried_while_nothing_was_sent(mesh: HandMadeMe
         for _ in range(4):
             async with connected(worker.port, context, sni("db")) as client:
                 assert await client.exchange(b"x") == b"x"
+
+
+async def test_no_client_is_given_a_ticket_to_resume_with(mesh: HandMadeMesh, worker: WorkerProcess) -> None:
+    async with EchoServer() as echo:
+        await worker.update(mesh=mesh.settings(Action.ALLOW), upserts=(mesh.service("db", echo.port),))
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            context = mesh.client_context(mesh.leaf("web"), maximum=version)
+            async with connected(worker.port, context, sni("db")) as client:
+                assert await client.exchange(b"x") == b"x"
+                session = client.writer.get_extra_info("ssl_object").session
+                assert not session.has_ticket
