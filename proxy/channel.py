@@ -7,7 +7,6 @@ taken yet is kept by the channel, at most one read's worth.
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import struct
 from typing import Protocol
@@ -70,14 +69,18 @@ class _SocketChannel:
         self.more = False
 
     def close(self, *, reset: bool = False) -> None:
-        with contextlib.suppress(OSError):
+        try:
             if reset:
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
             self._socket.close()
+        except OSError:
+            pass  # a reset that came first
 
     def _shut_down(self) -> bool:
-        with contextlib.suppress(OSError):  # the peer may have gone: its own direction tells
+        try:
             self._socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # the peer may have gone: its own direction tells
         return True
 
     def _adapt(self, received: int) -> None:

@@ -17,7 +17,7 @@ from proxy.intentions import Permit, Refusal
 from proxy.model import CloseReason, Endpoint
 
 
-class State(enum.Enum):
+class State(enum.StrEnum):
     HANDSHAKING = "handshaking"
     """TLS with the client is under way; nothing is known about it."""
     DIALLING = "dialling"
@@ -27,7 +27,7 @@ class State(enum.Enum):
     CLOSED = "closed"
 
 
-class Event(enum.Enum):
+class Event(enum.StrEnum):
     PERMITTED = "permitted"
     CONNECTED = "connected"
     CLOSE = "close"

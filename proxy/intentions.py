@@ -19,6 +19,9 @@ from proxy.model import Action, CloseReason, Intention, Mesh, PeerBundle, Servic
 
 ANY = "*"
 
+_MOST_REMEMBERED = 10_000
+"""Decisions that one policy keeps at hand."""
+
 _SEAL = object()
 """Held by this module alone: without it no Permit comes into being."""
 
@@ -59,7 +62,7 @@ _Source = tuple[str, str, str, str]
 class Policy:
     """The intentions of one linked service, ready to decide."""
 
-    __slots__ = ("_default_action", "_intentions", "_peers", "_ranks", "_service", "_trust_domain")
+    __slots__ = ("_decided", "_default_action", "_intentions", "_peers", "_ranks", "_service", "_trust_domain")
 
     def __init__(
         self,
@@ -76,6 +79,7 @@ class Policy:
         self._intentions = None if intentions is None else _by_precedence(intentions)
         self._ranks = _rank_by_source(self._intentions or ())
         self._peers = {bundle.peer: bundle for bundle in peer_bundles}
+        self._decided: dict[tuple[Identity, str], Decision] = {}
 
     @classmethod
     def compile(cls, service: Service, mesh: Mesh) -> Policy:
@@ -94,6 +98,16 @@ class Policy:
         this cluster's own roots. A certificate counts only for the trust domain whose roots verified it, else a
         peer's authority could issue the identities of this cluster.
         """
+        # A policy never changes, so what it said it would say again; a change of intentions makes another policy.
+        caller = (identity, peer)
+        decision = self._decided.get(caller)
+        if decision is None:
+            if len(self._decided) >= _MOST_REMEMBERED:
+                self._decided.clear()
+            decision = self._decided[caller] = self._decide(identity, peer)
+        return decision
+
+    def _decide(self, identity: Identity, peer: str) -> Decision:
         stranger = self._stranger(identity, peer)
         if stranger:
             return Refusal(CloseReason.BAD_IDENTITY, None, stranger)

@@ -11,7 +11,6 @@ by itself that there is nothing to do.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import select
 import selectors
@@ -104,11 +103,9 @@ class Poller(selectors.EpollSelector):
             interest.reader = None
 
     def ignore_writable(self, descriptor: int) -> None:
-        """A socket nearly always has room, so the kernel is told at once."""
-        interest = self._interests.get(descriptor)
-        if interest is not None and interest.writer is not None:
+        """Cheap, as for reading."""
+        if interest := self._interests.get(descriptor):
             interest.writer = None
-            self._tell(descriptor, interest)
 
     def forget(self, descriptor: int) -> None:
         """To be called before the descriptor is closed: closing removes it from the kernel's set."""
@@ -132,8 +129,10 @@ class Poller(selectors.EpollSelector):
             return
         if not wanted:
             # Errors are reported even to an empty mask, again and again: out of the set with it.
-            with contextlib.suppress(OSError):
+            try:
                 self._epoll.unregister(descriptor)
+            except OSError:
+                pass  # it was closed by somebody else
         elif told:
             self._epoll.modify(descriptor, wanted)
         else:
