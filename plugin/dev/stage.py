@@ -85,9 +85,7 @@ class Stage:
         await self._step("TLS service, outside the mesh", self.https, lambda: f"127.0.0.1:{self.https.port}")
         await self._register_external()
         await self._write_entries()
-        await self._step(
-            "Terminating gateway", self.gateway, lambda: f"{self.gateway.address}:{self.gateway.port}"
-        )
+        await self._step("Terminating gateway", self.gateway, lambda: f"{self.gateway.address}:{self.gateway.port}")
         await self._step("web, in the mesh, with its sidecar", self.web, lambda: "allowed by intention")
         await self._step("batch, in the mesh, with its sidecar", self.batch, lambda: "denied by intention")
         await self._wait_for_the_catalog()

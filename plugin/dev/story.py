@@ -65,9 +65,7 @@ async def ask_database(stage: Stage, source: str, *, expected: bool) -> Outcome:
     return await _attempt(source, "billing-db", expected, request)
 
 
-async def _attempt(
-    source: str, destination: str, expected: bool, request: Callable[[], Awaitable[str]]
-) -> Outcome:
+async def _attempt(source: str, destination: str, expected: bool, request: Callable[[], Awaitable[str]]) -> Outcome:
     began = time.monotonic()
     try:
         text, answered = await request(), True

@@ -136,4 +136,3 @@ def screen(
         parts.append(services_table(status))
     parts += [try_next(stage), Text(f"Logs: {stage.work_dir}   Ctrl-C ends everything.", "dim")]
     return Group(*parts)
-

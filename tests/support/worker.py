@@ -66,7 +66,8 @@ class WorkerProcess:
         self._generation += 1
         generation = self._generation
         await self.send(Update(generation=generation, **fields))
-        return await eventually(lambda: self._applied(generation))
+        applied: Applied = await eventually(lambda: self._applied(generation))
+        return applied
 
     def _applied(self, generation: int) -> Applied | None:
         found = (f for f in self.frames if isinstance(f, Applied) and f.generation == generation)
@@ -84,9 +85,10 @@ class WorkerProcess:
             return next(matching, None)
 
         try:
-            return await eventually(find)
+            record: dict[str, Any] = await eventually(find)
         except AssertionError:
             raise AssertionError(f"no access log line with {expected}; there are {self.records}") from None
+        return record
 
     def _on_frames(self) -> None:
         data = self.control.recv(1024 * 1024)

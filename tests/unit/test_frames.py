@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from proxy import frames
 from proxy.errors import FrameError
 from proxy.frames import ControlFrames, WorkerFrames, encode
-from proxy.model import Applied, Drain, Query, Update
+from proxy.model import Applied, Drain, Query, ToWorker, Update
 
-SENT = [Update(generation=1), Drain(timeout_s=2.5), Query(id=3, after=4, limit=5)]
+SENT: list[ToWorker] = [Update(generation=1), Drain(timeout_s=2.5), Query(id=3, after=4, limit=5)]
 STREAM = b"".join(encode(frame) for frame in SENT)
 
 
@@ -22,7 +22,7 @@ STREAM = b"".join(encode(frame) for frame in SENT)
 def test_frames_come_out_whole_however_the_stream_is_cut(cuts: list[int]) -> None:
     places = sorted({0, len(STREAM), *cuts})
     reader = WorkerFrames()
-    received = []
+    received: list[ToWorker] = []
     for start, end in itertools.pairwise(places):
         received.extend(reader.feed(STREAM[start:end]))
     assert received == SENT
