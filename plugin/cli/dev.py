@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _ROUND_EVERY_S = 3.0
 _REFRESH_EVERY_S = 0.5
+_LOG_WIDTH = 150
 
 
 @click.command()
@@ -53,7 +54,8 @@ async def _perform(folder: Path, once: bool) -> int:
     from plugin.dev.stage import Stage
     from plugin.dev.summary import Steps
 
-    console = Console()
+    # Without a terminal nobody wraps lines, and a log may be wider than 80 columns.
+    console = Console() if sys.stdout.isatty() else Console(width=_LOG_WIDTH)
     steps = Steps(console)
     try:
         async with Stage(folder, steps) as stage:
@@ -77,7 +79,7 @@ async def _prove(console: Console, stage: Stage) -> bool:
     ended_after_ms = await story.flip(stage)
     console.print(
         f"web was denied billing-db while it had a session there: [green]the session ended {ended_after_ms:.0f} ms"
-        " after the write of the intention[/green], and web is allowed again.",
+        " after the change was sent to Consul[/green], and web is allowed again.",
         highlight=False,
     )
     records = await story.records_of_round(stage.gateway, len(outcomes))

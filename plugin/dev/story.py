@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 
+from plugin import tasks
 from plugin.dev.gateway import Gateway
 from plugin.dev.processes import wait_until
 from plugin.dev.stage import Stage
@@ -19,6 +20,7 @@ from plugin.errors import StartError
 
 _REQUEST_TIMEOUT_S = 15.0
 _RECORD_DEADLINE_S = 15.0
+_END_DEADLINE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,9 +116,8 @@ class LiveSession:
             raise StartError(f"no session with the database: {error}") from error
 
     async def ended(self, deadline_s: float) -> float:
-        """Seconds until the session is ended from the other side. :raises StartError: when it is not."""
+        """When the session was ended from the other side, monotonic seconds. :raises StartError: when it is not."""
         assert self._reader is not None
-        began = time.monotonic()
         try:
             async with asyncio.timeout(deadline_s):
                 with contextlib.suppress(ConnectionError):
@@ -124,7 +125,7 @@ class LiveSession:
                         pass
         except TimeoutError:
             raise StartError(f"the live session was still open after {deadline_s:g} s") from None
-        return time.monotonic() - began
+        return time.monotonic()
 
     async def close(self) -> None:
         if self._writer is not None:
@@ -142,15 +143,17 @@ def _startup_message(user: str) -> bytes:
 async def flip(stage: Stage) -> float:
     """Deny ``web`` the database while it has a session there, and allow it again.
 
-    :returns: milliseconds from the write of the intention to the end of the live session.
+    :returns: milliseconds from sending the change to Consul to the end of the live session.
     :raises StartError: when the session was not ended.
     """
     session = LiveSession(stage)
     await session.open()
     original = await stage.agent.api("GET", "/v1/config/service-intentions/billing-db")
     try:
+        began = time.monotonic()
+        ended = tasks.spawn(session.ended(_END_DEADLINE_S), name="live session")
         await stage.agent.write_config(_with_action(original, "web", "deny"))
-        return await session.ended(10) * 1_000
+        return (await ended - began) * 1_000
     finally:
         await stage.agent.write_config(_with_action(original, "web", "allow"))
         await session.close()
