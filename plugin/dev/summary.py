@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -12,7 +14,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from plugin.dev.stage import Stage
+from plugin.dev import locate
+from plugin.dev.stage import Stage, entries_folder
 from plugin.dev.story import Outcome
 
 _RECORDS_SHOWN = 12
@@ -106,25 +109,30 @@ def _left(expires_at_s: float) -> str:
 
 def try_next(stage: Stage) -> Panel:
     """What to type in a second terminal, and what will be seen."""
-    consul = f"CONSUL_HTTP_ADDR={stage.agent.http_address}"
+    consul = f"CONSUL_HTTP_ADDR={stage.agent.http_address} {locate.consul()}"
+    gateway = Path(sys.executable).with_name("consul-tgw")
+    intentions = entries_folder() / "service-intentions-billing-db.hcl"
     text = Text()
     for command, seen in (
         (
-            f"{consul} consul intention create -deny -replace web billing-db",
+            f"{consul} intention delete web billing-db",
             "the open session of web ends at once (revoked), its next query is refused, nobody else notices",
         ),
-        (f"{consul} consul intention create -allow -replace web billing-db", "web is let in again"),
-        (f"{consul} consul intention create -allow -replace batch billing-db", "batch gets its first answer"),
+        (f"{consul} config write {intentions}", "web is let in again"),
+        (
+            f"sed 's/deny/allow/' {intentions} | {consul} config write -",
+            "batch gets its first answer",
+        ),
         (
             f"psql -h 127.0.0.1 -p {stage.web_ports['billing-db']} -U {stage.postgres.user} postgres",
             "you are web: a session through sidecar and gateway",
         ),
-        (f"consul-tgw status --admin-address 127.0.0.1:{stage.gateway.admin_port}", "the state of the gateway"),
+        (f"{gateway} status --admin-address 127.0.0.1:{stage.gateway.admin_port}", "the state of the gateway"),
         (f"curl http://127.0.0.1:{stage.gateway.admin_port}/metrics", "its metrics"),
     ):
         text.append(f"  {command}\n", "bold")
         text.append(f"      {seen}\n", "dim")
-    return Panel(text, title="Try in another terminal (consul: see `make setup`)", title_align="left")
+    return Panel(text, title="Try in another terminal", title_align="left")
 
 
 def screen(
