@@ -17,12 +17,12 @@ from plugin.consul.client import ConsulClient
 from plugin.errors import ConsulForbidden, ConsulUnavailable, GatewayError
 from plugin.facts import Fact
 from plugin.gateway import PATIENCE_S, Gateway, facts_of
-from plugin.needs import Needs
-from plugin.observe import Observer
-from plugin.published import Published
+from plugin.observe.needs import Needs
+from plugin.observe.observer import Observer
+from plugin.observe.store import FactStore
 from plugin.settings import ConsulSettings
-from plugin.store import FactStore
 from plugin.tasks import spawn
+from plugin.workers.published import Published
 from proxy.model import Action, Leaf, Service, ServiceName
 
 

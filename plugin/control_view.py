@@ -10,12 +10,11 @@ from cryptography import x509
 
 from plugin.addresses import HostPort
 from plugin.admin.view import ConnectionList, WorkerConnection
-from plugin.counters import Totals
 from plugin.errors import ConfigError
 from plugin.gateway import Gateway
 from plugin.health import Health
-from plugin.observe import Observer
-from plugin.published import Published
+from plugin.observe.observer import Observer
+from plugin.observe.store import FactStore
 from plugin.registration import Registration
 from plugin.settings import GatewaySettings
 from plugin.snapshot import redacted_json
@@ -29,10 +28,11 @@ from plugin.status import (
     watch_statuses,
     worker_status,
 )
-from plugin.store import FactStore
 from plugin.version import version_text
-from plugin.worker import Worker, WorkerGone
-from plugin.workers import Workers
+from plugin.workers.counters import Totals
+from plugin.workers.pool import Workers
+from plugin.workers.published import Published
+from plugin.workers.worker import Worker, WorkerGone
 from proxy.model import Connection, ServiceName
 
 ANSWER_TIMEOUT_S = 5.0

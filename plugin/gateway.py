@@ -15,14 +15,14 @@ from typing import Any, Protocol
 
 import msgspec
 
-from plugin.assemble import AssembledService, Assembler, Unserved, assemble_mesh_with_warnings
-from plugin.endpoints import hostnames
+from plugin.assemble.assembler import AssembledService, Assembler, Unserved, assemble_mesh_with_warnings
+from plugin.assemble.endpoints import hostnames
+from plugin.assemble.intentions import decode_intentions
+from plugin.assemble.links import WILDCARD
 from plugin.facts import Fact, MeshFacts, ServiceFacts
-from plugin.intentions import decode_intentions
-from plugin.links import WILDCARD
 from plugin.logs import emit
-from plugin.published import Published
-from plugin.store import Changes, FactStore
+from plugin.observe.store import Changes, FactStore
+from plugin.workers.published import Published
 from proxy.model import Service, ServiceName
 
 logger = logging.getLogger(__name__)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import time
 
 from plugin.gateway import Gateway
-from plugin.probe import silence
-from plugin.published import Published
-from plugin.workers import Workers
+from plugin.workers.pool import Workers
+from plugin.workers.probe import silence
+from plugin.workers.published import Published
 
 GRACE_S = 5.0
 """A worker that is being replaced, or an update on its way, is no reason to turn sidecars away."""

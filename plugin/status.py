@@ -15,7 +15,7 @@ from plugin.consul.poller import WatchState
 from proxy.model import Counters, Mesh, Service
 
 if TYPE_CHECKING:
-    from plugin.worker import Worker
+    from plugin.workers.worker import Worker
 
 
 class EndpointStatus(msgspec.Struct, frozen=True):

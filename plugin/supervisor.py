@@ -22,16 +22,16 @@ from plugin.errors import GatewayError, StartError
 from plugin.gateway import Gateway
 from plugin.health import Health
 from plugin.logs import emit
-from plugin.needs import Needs
 from plugin.notify import ServiceManager
-from plugin.observe import Observer
-from plugin.published import Published
+from plugin.observe.needs import Needs
+from plugin.observe.observer import Observer
+from plugin.observe.store import FactStore
 from plugin.registration import Registration
 from plugin.runtime_dir import RuntimeDirectory, base_directory, gateway_directory
 from plugin.settings import GatewaySettings
-from plugin.store import FactStore
 from plugin.tasks import spawn
-from plugin.workers import Workers, WorkerSettings, usable_cores
+from plugin.workers.pool import Workers, WorkerSettings, usable_cores
+from plugin.workers.published import Published
 from proxy.model import Limits
 
 logger = logging.getLogger(__name__)

@@ -15,8 +15,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.exposition import generate_latest
 
 from plugin.admin.view import GatewayView
-from plugin.counters import Cardinality, Key, Sum, Totals
 from plugin.status import Status
+from plugin.workers.counters import Cardinality, Key, Sum, Totals
 from proxy.model import CloseReason
 
 REFUSALS = frozenset(

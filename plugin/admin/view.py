@@ -6,8 +6,8 @@ from typing import Protocol
 
 import msgspec
 
-from plugin.counters import Totals
 from plugin.status import Status
+from plugin.workers.counters import Totals
 from proxy.model import Connection
 
 

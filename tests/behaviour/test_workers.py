@@ -14,9 +14,9 @@ import pytest
 
 from plugin.addresses import HostPort
 from plugin.errors import StartError
-from plugin.published import Published
 from plugin.runtime_dir import RuntimeDirectory
-from plugin.workers import Workers, WorkerSettings, restart_delay_s
+from plugin.workers.pool import Workers, WorkerSettings, restart_delay_s
+from plugin.workers.published import Published
 from proxy.model import Leaf, Mesh, Service, ServiceName
 from tests.support.eventually import eventually
 

@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from plugin.bexpr import BexprError, compile_filter
+from plugin.assemble.bexpr import BexprError, compile_filter
+from plugin.assemble.intentions import decode_intentions
+from plugin.assemble.server_names import service_sni
 from plugin.consul.api import HealthEntry, IntentionMatch
 from plugin.dev.consul_agent import ConsulAgent
 from plugin.errors import ConsulRejected, ConsulUnavailable
-from plugin.intentions import decode_intentions
-from plugin.server_names import service_sni
 from proxy.identity import Identity, parse_spiffe_id
 from proxy.intentions import Permit, Policy
 from proxy.model import Action, ServiceName

@@ -10,10 +10,10 @@ import msgspec
 import pytest
 import pytest_asyncio
 
+from plugin.assemble.links import linked_services
 from plugin.consul.api import TerminatingGatewayEntry
 from plugin.dev.consul_agent import ConsulAgent
 from plugin.errors import ConsulRejected
-from plugin.links import linked_services
 
 on_session_loop = pytest.mark.asyncio(loop_scope="session")
 

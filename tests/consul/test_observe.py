@@ -17,9 +17,9 @@ from plugin.consul.client import ConsulClient
 from plugin.dev.consul_agent import ConsulAgent
 from plugin.errors import ConsulForbidden, ConsulUnavailable
 from plugin.facts import ServiceFacts
-from plugin.observe import Observer
+from plugin.observe.observer import Observer
+from plugin.observe.store import FactStore
 from plugin.settings import ConsulSettings
-from plugin.store import FactStore
 from proxy.model import Action, ServiceName
 from tests.conftest import AgentFactory
 from tests.support.eventually import SCALE, eventually

@@ -13,9 +13,9 @@ from plugin.addresses import HostPort
 from plugin.admin.app import AdminServer, build_app
 from plugin.admin.metrics import GatewayCollector, exposition
 from plugin.admin.view import ConnectionList
-from plugin.counters import Sum, Totals
 from plugin.errors import ConfigError, StartError
 from plugin.status import RegistrationStatus, ServiceStatus, Status, WatchStatus, WorkerStatus
+from plugin.workers.counters import Sum, Totals
 
 READY = Status(
     service="gw",

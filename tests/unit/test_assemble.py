@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from plugin.assemble import (
+from plugin.assemble.assembler import (
     AssembledMesh,
     AssembledService,
     Assembler,

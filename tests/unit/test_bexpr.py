@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from plugin.bexpr import BexprError, compile_filter
+from plugin.assemble.bexpr import BexprError, compile_filter
 from plugin.consul.api import HealthEntry
 
 ENTRY = msgspec.json.decode(

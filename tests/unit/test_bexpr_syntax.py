@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugin.bexpr_syntax import BexprError, Binary, Match, Not, Operator, parse
+from plugin.assemble.bexpr_syntax import BexprError, Binary, Match, Not, Operator, parse
 
 A = Match(("A",), Operator.EQUAL, "1")
 B = Match(("B",), Operator.EQUAL, "2")

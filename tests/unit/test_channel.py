@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from plugin.channel import Channel
+from plugin.workers.channel import Channel
 from proxy.frames import encode
 from proxy.model import Applied, ToControl
 from tests.support.eventually import eventually

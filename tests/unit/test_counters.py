@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from plugin.counters import Cardinality, Sum, Totals, totals
+from plugin.workers.counters import Cardinality, Sum, Totals, totals
 from proxy.model import CloseReason, Count, Counters
 
 

@@ -13,8 +13,8 @@ from aiohttp import web
 from plugin.consul import endpoints
 from plugin.consul.api import IntentionMatch
 from plugin.consul.client import ConsulClient
-from plugin.default_action import DefaultActionLearner, action_of_agent, reaches_everyone
-from plugin.store import FactStore
+from plugin.observe.default_action import DefaultActionLearner, action_of_agent, reaches_everyone
+from plugin.observe.store import FactStore
 from proxy.model import Action
 from tests.support.eventually import eventually
 from tests.support.fake_consul import FakeConsul, status

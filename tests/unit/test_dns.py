@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 import aiodns
 import pytest
 
-from plugin.dns import Resolver
 from plugin.errors import NameUnresolved
+from plugin.observe.dns import Resolver
 from tests.support.dns_server import DNSServer, dns_server
 from tests.support.eventually import eventually
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from plugin.durations import duration_s
+from plugin.assemble.durations import duration_s
 
 
 @pytest.mark.parametrize(

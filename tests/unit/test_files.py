@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from plugin.errors import FileUnreadable
-from plugin.files import MAX_BYTES, FileWatcher
+from plugin.observe.files import MAX_BYTES, FileWatcher
 
 PATIENCE_S = 20.0
 

@@ -19,8 +19,8 @@ from plugin.consul.api import (
 from plugin.errors import ConsulForbidden
 from plugin.facts import ServiceFacts
 from plugin.gateway import Gateway
-from plugin.published import Published
-from plugin.store import FactStore
+from plugin.observe.store import FactStore
+from plugin.workers.published import Published
 from proxy.model import Action, Leaf, ServiceName, Update
 from tests.support.eventually import eventually
 

@@ -8,8 +8,8 @@ import pytest
 from plugin import health
 from plugin.gateway import Gateway
 from plugin.health import Health
-from plugin.published import Published
-from plugin.workers import Workers
+from plugin.workers.pool import Workers
+from plugin.workers.published import Published
 from proxy.model import Mesh
 
 

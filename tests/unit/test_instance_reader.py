@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from plugin import instance_reader
 from plugin.consul import endpoints
 from plugin.consul.client import ConsulClient
 from plugin.errors import ConsulForbidden
-from plugin.instance_reader import InstanceReader
-from plugin.store import FactStore
+from plugin.observe import instance_reader
+from plugin.observe.instance_reader import InstanceReader
+from plugin.observe.store import FactStore
 from proxy.model import ServiceName
 from tests.support.eventually import eventually
 from tests.support.fake_consul import FakeConsul, body, status

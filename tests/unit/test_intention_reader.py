@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from plugin import intention_reader
 from plugin.consul import endpoints
 from plugin.consul.client import ConsulClient
 from plugin.errors import ConsulForbidden
-from plugin.intention_reader import IntentionReader
-from plugin.store import FactStore
+from plugin.observe import intention_reader
+from plugin.observe.intention_reader import IntentionReader
+from plugin.observe.store import FactStore
 from proxy.model import ServiceName
 from tests.support.eventually import eventually
 from tests.support.fake_consul import Answer, FakeConsul, body, status

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from plugin import leaf_keeper, leaves
 from plugin.consul import endpoints
 from plugin.consul.api import Root, Roots
 from plugin.consul.client import ConsulClient
 from plugin.dev.pki import Authority
 from plugin.errors import ConsulForbidden
-from plugin.leaf_keeper import LeafKeeper
-from plugin.leaves import convert
-from plugin.store import FactStore
+from plugin.observe import leaf_keeper, leaves
+from plugin.observe.leaf_keeper import LeafKeeper
+from plugin.observe.leaves import convert
+from plugin.observe.store import FactStore
 from proxy.model import Leaf, ServiceName
 from tests.support.eventually import eventually
 from tests.support.fake_consul import FakeConsul, body, status

@@ -11,7 +11,7 @@ import pytest
 from plugin.consul.api import LeafCertificate, Root, Roots
 from plugin.dev.pki import Authority, KeyPair
 from plugin.errors import ConsulUnavailable
-from plugin.leaves import KnownLeaf, convert
+from plugin.observe.leaves import KnownLeaf, convert
 
 TRUST_DOMAIN = "11111111-2222-3333-4444-555555555555.consul"
 URI = f"spiffe://{TRUST_DOMAIN}/ns/default/dc/dc1/svc/db"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from plugin.assemble.links import Link, linked_services
 from plugin.consul.api import CompoundName, GatewayService, LinkedService, TerminatingGatewayEntry
-from plugin.links import Link, linked_services
 from proxy.model import ServiceName
 
 EXPLICIT = LinkedService(name="partner-api", ca_file="/tls/partner.pem")

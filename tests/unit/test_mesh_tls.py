@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from OpenSSL import SSL
 
-from plugin import mesh_tls
+from plugin.assemble import mesh_tls
+from plugin.assemble.mesh_tls import IncomingTLS, incoming_tls
 from plugin.consul.api import DirectionalTLS
-from plugin.mesh_tls import IncomingTLS, incoming_tls
 
 
 def test_no_settings_are_the_defaults() -> None:

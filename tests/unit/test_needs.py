@@ -3,8 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from plugin.consul.api import HealthEntry, Instance, LinkedService, Node, TerminatingGatewayEntry
-from plugin.needs import Needs
-from plugin.store import FactStore
+from plugin.observe.needs import Needs
+from plugin.observe.store import FactStore
 from plugin.tasks import spawn
 from proxy.model import ServiceName
 from tests.support.eventually import eventually

@@ -12,8 +12,8 @@ from aiohttp import web
 from plugin.consul import endpoints
 from plugin.consul.client import ConsulClient
 from plugin.errors import ConsulForbidden
-from plugin.observe import Observer
-from plugin.store import FactStore
+from plugin.observe.observer import Observer
+from plugin.observe.store import FactStore
 from proxy.model import ServiceName
 from tests.support.eventually import eventually
 from tests.support.fake_consul import FakeConsul, body, status

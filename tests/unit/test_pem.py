@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plugin.assemble.pem import PEMError, read_certificates, read_private_key
 from plugin.dev.pki import Authority
-from plugin.pem import PEMError, read_certificates, read_private_key
 
 ONE, TWO = Authority("One"), Authority("Two")
 PAIR = ONE.client("gateway")

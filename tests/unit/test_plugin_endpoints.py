@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from plugin.assemble.endpoints import destination_endpoints, hostnames, instance_endpoints, is_address
 from plugin.consul.api import Check, Destination, HealthEntry, Instance, Node, ServiceDefaults, Weights
-from plugin.endpoints import destination_endpoints, hostnames, instance_endpoints, is_address
 from plugin.errors import NameUnresolved
 from plugin.facts import Fact
 from tests.support.goldens import fact

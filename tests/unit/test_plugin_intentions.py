@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plugin.assemble.intentions import decode_intentions
 from plugin.consul.api import IntentionMatch
-from plugin.intentions import decode_intentions
 from proxy.model import Action, Intention
 
 

@@ -4,7 +4,7 @@ import asyncio
 import socket
 
 from plugin.addresses import HostPort
-from plugin.probe import silence
+from plugin.workers.probe import silence
 
 
 async def test_a_worker_that_closes_what_says_nothing_is_there() -> None:

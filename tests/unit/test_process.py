@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from plugin import process
 from plugin.errors import StartError
-from plugin.process import Process, worker_environment
+from plugin.workers import process
+from plugin.workers.process import Process, worker_environment
 from tests.support.eventually import eventually
 
 

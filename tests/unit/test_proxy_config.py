@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from plugin.proxy_config import upstream_config
+from plugin.assemble.proxy_config import upstream_config
 from proxy.model import Keepalive
 
 ENABLE = "envoy_gateway_remote_tcp_enable_keepalive"

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from plugin.published import Published
+from plugin.workers.published import Published
 from proxy.model import Leaf, Mesh, Service, ServiceName
 
 LEAF = Leaf("chain", "key", "spiffe://x", "01", 0.0, 1.0)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from plugin.assemble.resolver import balance, connect_timeout, idle_timeout
 from plugin.consul.api import ServiceDefaults, ServiceResolver
-from plugin.resolver import balance, connect_timeout, idle_timeout
 from proxy.model import Balance, BalancePolicy, HashPolicy, HashSource
 
 

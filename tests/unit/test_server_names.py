@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from plugin.server_names import destination_sni, peer_sni, service_sni
+from plugin.assemble.server_names import destination_sni, peer_sni, service_sni
 from proxy.model import ServiceName
 
 TD = "11111111-2222-3333-4444-555555555555.consul"

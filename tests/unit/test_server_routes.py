@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+from plugin.assemble.server_routes import ServerRoutes, server_routes
 from plugin.consul.api import ResolverSubset, ServiceResolver
 from plugin.facts import ServiceFacts
-from plugin.server_routes import ServerRoutes, server_routes
 from proxy.model import PeerBundle
 from tests.support.goldens import cases, fact
 

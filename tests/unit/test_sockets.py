@@ -7,7 +7,7 @@ import pytest
 
 from plugin.addresses import HostPort
 from plugin.errors import StartError
-from plugin.sockets import bound_address, is_listening, listen, provide
+from plugin.workers.sockets import bound_address, is_listening, listen, provide
 
 ANY = HostPort("127.0.0.1", 0)
 

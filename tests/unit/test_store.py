@@ -16,7 +16,7 @@ from plugin.consul.api import (
 )
 from plugin.errors import ConsulForbidden, ConsulUnavailable
 from plugin.facts import Fact
-from plugin.store import Changes, FactStore
+from plugin.observe.store import Changes, FactStore
 from proxy.model import Action, ServiceName
 
 DB = ServiceName("db")

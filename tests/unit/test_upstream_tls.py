@@ -6,11 +6,11 @@ import datetime
 
 import pytest
 
+from plugin.assemble.upstream_tls import Material, upstream_material
 from plugin.consul.api import LinkedService
 from plugin.dev.pki import Authority
 from plugin.errors import FileUnreadable
 from plugin.facts import Fact
-from plugin.upstream_tls import Material, upstream_material
 from tests.support.goldens import fact, material
 
 LINK = LinkedService(name="db", ca_file="/ca", cert_file="/cert", key_file="/key", sni="db.example")

@@ -1,7 +1,7 @@
 """The set of workers: keeps the wanted number of them serving on sockets that outlive every one of them.
 
 Owns the listening sockets, starts, adopts, replaces and drains workers, and hands every change to all of them. Knows
-nothing of Consul; what is to be served is :class:`plugin.published.Published`.
+nothing of Consul; what is to be served is :class:`plugin.workers.published.Published`.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
-from plugin import process
 from plugin.addresses import HostPort
-from plugin.counters import Totals, totals
 from plugin.errors import StartError
-from plugin.handover import Orphan, adopt, find_orphans
 from plugin.logs import emit
-from plugin.published import Published
 from plugin.runtime_dir import RuntimeDirectory
-from plugin.sockets import bound_address, provide
 from plugin.tasks import spawn
-from plugin.worker import Worker
+from plugin.workers import process
+from plugin.workers.counters import Totals, totals
+from plugin.workers.handover import Orphan, adopt, find_orphans
+from plugin.workers.published import Published
+from plugin.workers.sockets import bound_address, provide
+from plugin.workers.worker import Worker
 from proxy import frames
 from proxy.model import PROTOCOL_VERSION, CloseReason, Limits, Listener, ServiceName, Start
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterable
 
-from plugin.dns import Resolver
-from plugin.endpoints import hostnames
+from plugin.assemble.endpoints import hostnames
 from plugin.facts import ServiceFacts
-from plugin.files import FileWatcher
-from plugin.store import FactStore
+from plugin.observe.dns import Resolver
+from plugin.observe.files import FileWatcher
+from plugin.observe.store import FactStore
 from proxy.model import ServiceName
 
 _Users = dict[str, set[ServiceName]]

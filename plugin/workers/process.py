@@ -1,6 +1,6 @@
 """A worker's operating-system process: start, watch, signal. Also of one that another control process started.
 
-Only process ids and signals are handled here; what a worker is told is ``workers.py``.
+Only process ids and signals are handled here; what a worker is told is ``pool.py``.
 """
 
 from __future__ import annotations

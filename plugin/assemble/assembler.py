@@ -12,13 +12,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from plugin.assemble.intentions import decode_intentions
+from plugin.assemble.mesh_tls import incoming_tls
+from plugin.assemble.proxy_config import UpstreamConfig, upstream_config
+from plugin.assemble.resolver import balance, connect_timeout, idle_timeout
+from plugin.assemble.server_routes import server_routes
+from plugin.assemble.upstream_tls import GoodMaterial, upstream_material
 from plugin.facts import Fact, MeshFacts, ServiceFacts
-from plugin.intentions import decode_intentions
-from plugin.mesh_tls import incoming_tls
-from plugin.proxy_config import UpstreamConfig, upstream_config
-from plugin.resolver import balance, connect_timeout, idle_timeout
-from plugin.server_routes import server_routes
-from plugin.upstream_tls import GoodMaterial, upstream_material
 from proxy.model import Mesh, Service, ServiceName
 
 _FALLBACK_CONNECT_TIMEOUT_S = 5.0

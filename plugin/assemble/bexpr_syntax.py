@@ -1,4 +1,4 @@
-"""The grammar of Consul's filter expressions: text in, a tree out. What the tree means is in :mod:`plugin.bexpr`.
+"""The grammar of Consul's filter expressions: text in, a tree out. Its meaning is in :mod:`plugin.assemble.bexpr`.
 
 ::
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
+from plugin.assemble.links import linked_services
 from plugin.consul.api import (
     GatewayService,
     HealthEntry,
@@ -27,7 +28,6 @@ from plugin.consul.api import (
 )
 from plugin.errors import GatewayError
 from plugin.facts import Fact, MeshFacts, ServiceFacts
-from plugin.links import linked_services
 from proxy.model import Action, Leaf, ServiceName
 
 T = TypeVar("T")

@@ -27,7 +27,7 @@ from plugin.consul.client import ConsulClient, decode
 from plugin.consul.poller import WatchState
 from plugin.consul.watch import Backoff
 from plugin.errors import ConsulForbidden, ConsulRejected, ConsulUnavailable, GatewayError
-from plugin.store import FactStore
+from plugin.observe.store import FactStore
 from proxy.model import Action, ServiceName
 
 logger = logging.getLogger(__name__)

@@ -22,8 +22,8 @@ from plugin.consul.client import ConsulClient, decode
 from plugin.consul.poller import WatchState
 from plugin.consul.watch import Backoff, Bucket
 from plugin.errors import ConsulRejected, ConsulUnavailable, GatewayError
-from plugin.leaves import KnownLeaf, convert
-from plugin.store import FactStore, Slot
+from plugin.observe.leaves import KnownLeaf, convert
+from plugin.observe.store import FactStore, Slot
 from proxy.identity import parse_spiffe_id
 from proxy.model import Leaf, ServiceName
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from plugin.assemble.durations import duration_s
 from plugin.consul.api import HashPolicy as ConsulHashPolicy
 from plugin.consul.api import LoadBalancer, ServiceDefaults, ServiceResolver
-from plugin.durations import duration_s
 from proxy.model import Balance, BalancePolicy, HashPolicy, HashSource
 
 T = TypeVar("T")

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from plugin.bexpr import BexprError, compile_filter
+from plugin.assemble.bexpr import BexprError, compile_filter
+from plugin.assemble.endpoints import Endpoints, destination_endpoints, instance_endpoints
+from plugin.assemble.server_names import destination_sni, peer_sni, service_sni
 from plugin.consul.api import HealthEntry, ResolverSubset
-from plugin.endpoints import Endpoints, destination_endpoints, instance_endpoints
 from plugin.facts import MeshFacts, ServiceFacts
-from plugin.server_names import destination_sni, peer_sni, service_sni
 from proxy.model import ServerName
 
 

@@ -1,7 +1,7 @@
 """One worker as the control process sees it: what it was sent, what it has in force, what it reports.
 
 Sends the newest state and never waits for it to be read: while the worker is behind, changed names are only noted and
-go out together when it reads again. Whether a worker lives, is replaced or drained is ``workers.py``'s business.
+go out together when it reads again. Whether a worker lives, is replaced or drained is ``pool.py``'s business.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
-from plugin.channel import Channel
 from plugin.errors import GatewayError
 from plugin.logs import emit
-from plugin.process import Process
-from plugin.published import Published
+from plugin.workers.channel import Channel
+from plugin.workers.process import Process
+from plugin.workers.published import Published
 from proxy import frames
 from proxy.frames import ControlFrames
 from proxy.model import (

@@ -2,7 +2,7 @@
 
 Instances come from Consul's health answer, destinations from service-defaults. Hostnames are replaced by all their
 addresses, side by side with instances that have an IP address. Instances that are down stay in the list, marked:
-what to do when all are down is the balancer's decision. Pure: names are resolved in :mod:`plugin.dns`.
+what to do when all are down is the balancer's decision. Pure: names are resolved in :mod:`plugin.observe.dns`.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import Any
 
 import re2
 
-from plugin.bexpr_syntax import BexprError, Binary, Match, Node, Not, Operator, parse
+from plugin.assemble.bexpr_syntax import BexprError, Binary, Match, Node, Not, Operator, parse
 from plugin.consul.api import HealthEntry
 
 __all__ = ["BexprError", "Filter", "compile_filter"]

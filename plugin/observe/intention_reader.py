@@ -25,7 +25,7 @@ from plugin.consul.poller import Poller, WatchState
 from plugin.consul.transport import Reply
 from plugin.consul.watch import Backoff, News
 from plugin.errors import ConsulForbidden, ConsulUnavailable, GatewayError
-from plugin.store import FactStore
+from plugin.observe.store import FactStore
 from proxy.model import ServiceName
 
 logger = logging.getLogger(__name__)

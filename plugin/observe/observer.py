@@ -25,12 +25,12 @@ from plugin.consul.client import ConsulClient, decode, decode_rows
 from plugin.consul.poller import Poller, WatchState
 from plugin.consul.transport import Reply
 from plugin.consul.watch import Backoff, News
-from plugin.default_action import DefaultActionLearner
 from plugin.errors import ConsulRejected, GatewayError
-from plugin.instance_reader import InstanceReader
-from plugin.intention_reader import IntentionReader
-from plugin.leaf_keeper import LeafKeeper
-from plugin.store import EntryList, FactStore, Slot
+from plugin.observe.default_action import DefaultActionLearner
+from plugin.observe.instance_reader import InstanceReader
+from plugin.observe.intention_reader import IntentionReader
+from plugin.observe.leaf_keeper import LeafKeeper
+from plugin.observe.store import EntryList, FactStore, Slot
 from proxy.model import ServiceName
 
 T = TypeVar("T")

@@ -18,7 +18,7 @@ from plugin.consul.poller import Poller, WatchState, watch_state
 from plugin.consul.transport import Reply
 from plugin.consul.watch import Backoff, News, Watch
 from plugin.errors import ConsulForbidden, ConsulUnavailable, GatewayError
-from plugin.store import FactStore, Slot
+from plugin.observe.store import FactStore, Slot
 from proxy.model import ServiceName
 
 OWN_QUERIES = 30

@@ -2,7 +2,7 @@
 
 A worker without a control process waits on ``worker-<pid>.sock`` in the runtime directory. Whoever connects gets its
 ``Hello`` together with the descriptors of its listening sockets (``SCM_RIGHTS``, unix(7)); from then on the
-connection is its control connection. What is done with an adopted worker is ``workers.py``'s decision.
+connection is its control connection. What is done with an adopted worker is ``pool.py``'s decision.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from plugin.logs import emit
 from plugin.runtime_dir import RuntimeDirectory
-from plugin.sockets import is_listening
+from plugin.workers.sockets import is_listening
 from proxy.errors import FrameError
 from proxy.frames import ControlFrames
 from proxy.model import Hello, ToControl

@@ -1,7 +1,7 @@
 """The TLS session to an external service: from the files that a link names to what a worker uses.
 
 There is TLS exactly when the link has a ``CAFile``. The files are checked here, so that a worker never meets
-material that it cannot load. Pure: others read the files, see :mod:`plugin.files`. When the material was good
+material that it cannot load. Pure: others read the files, see :mod:`plugin.observe.files`. When the material was good
 before and the files are not good now, which includes the moment in which a certificate was replaced and its key
 was not yet, the earlier material stays in use.
 """
@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from plugin.assemble.pem import Certificates, PEMError, PrivateKey, read_certificates, read_private_key
 from plugin.consul.api import LinkedService
 from plugin.facts import Fact
-from plugin.pem import Certificates, PEMError, PrivateKey, read_certificates, read_private_key
 from proxy.model import UpstreamTLS
 
 Files = Mapping[str, Fact[bytes]]
