@@ -26,7 +26,6 @@ async def machine() -> dict[str, str]:
         "Kernel": f"{platform.system()} {platform.release()}",
         "Python": platform.python_version(),
         "OpenSSL": SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode(),
-        "uvloop": _installed("uvloop"),
         "Envoy": _first_version(await run([str(envoy), "--version"])),
         "Consul": _first_version(await run([str(consul), "version"])),
         "Go (client)": _first_version(await run([go, "version"])),

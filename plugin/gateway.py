@@ -20,9 +20,9 @@ from plugin.assemble.endpoints import hostnames
 from plugin.assemble.intentions import decode_intentions
 from plugin.assemble.links import WILDCARD
 from plugin.facts import Fact, MeshFacts, ServiceFacts
-from plugin.logs import emit
 from plugin.observe.store import Changes, FactStore
 from plugin.workers.published import Published
+from proxy.logs import emit
 from proxy.model import Service, ServiceName
 
 logger = logging.getLogger(__name__)

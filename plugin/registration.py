@@ -18,7 +18,7 @@ from plugin.addresses import HostPort
 from plugin.consul import endpoints
 from plugin.consul.client import ConsulClient, decode
 from plugin.errors import ConsulForbidden, ConsulRejected, GatewayError
-from plugin.logs import emit
+from proxy.logs import emit
 
 logger = logging.getLogger(__name__)
 

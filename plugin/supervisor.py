@@ -21,7 +21,6 @@ from plugin.control_view import ControlView
 from plugin.errors import GatewayError, StartError
 from plugin.gateway import Gateway
 from plugin.health import Health
-from plugin.logs import emit
 from plugin.notify import ServiceManager
 from plugin.observe.needs import Needs
 from plugin.observe.observer import Observer
@@ -32,6 +31,7 @@ from plugin.settings import GatewaySettings
 from plugin.tasks import spawn
 from plugin.workers.pool import Workers, WorkerSettings, usable_cores
 from plugin.workers.published import Published
+from proxy.logs import emit
 from proxy.model import Limits
 
 logger = logging.getLogger(__name__)

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import socket
 import sys
 from pathlib import Path
+
+from proxy import logs
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m proxy", description="A worker of consul-tgw run.")
     parser.add_argument("--control-fd", type=int, required=True, help="the inherited end of a Unix socket pair")
     arguments = parser.parse_args()
-    logging.basicConfig(
-        level=logging.INFO,
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s worker[%(process)d] %(name)s: %(message)s",
-    )
+    logs.configure("info", "text")  # until the first frame says how
     try:
         control = socket.socket(fileno=arguments.control_fd)
     except OSError as error:

@@ -15,6 +15,7 @@ import socket
 import time
 from pathlib import Path
 
+from proxy import logs
 from proxy.access_log import AccessLog
 from proxy.control import ControlLink, HandoverDoor
 from proxy.dataplane import DataPlane
@@ -86,7 +87,7 @@ class Worker:
         if self._start is not None:
             return
         self._start = start
-        logging.getLogger().setLevel(start.log_level.upper())
+        logs.configure(start.log_level, start.log_format)
         self._access_log = AccessLog(start.access_log_fd)
         self._plane = plane = DataPlane(
             self._poller, worker=start.worker, limits=start.limits, access_log=self._access_log

@@ -18,7 +18,7 @@ from plugin.addresses import HostPort
 from plugin.admin.metrics import GatewayCollector, exposition
 from plugin.admin.view import GatewayView
 from plugin.errors import ConfigError, StartError
-from plugin.logs import emit
+from proxy.logs import emit
 
 logger = logging.getLogger(__name__)
 

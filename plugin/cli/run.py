@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from plugin import logs
 from plugin.addresses import HostPort
 from plugin.errors import ConfigError
 from plugin.settings import ConsulSettings, GatewaySettings
+from proxy import logs
 
 
 @click.command()

@@ -15,11 +15,11 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from plugin.logs import emit
 from plugin.runtime_dir import RuntimeDirectory
 from plugin.workers.sockets import is_listening
 from proxy.errors import FrameError
 from proxy.frames import ControlFrames
+from proxy.logs import emit
 from proxy.model import Hello, ToControl
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 
 from plugin.addresses import HostPort
 from plugin.errors import StartError
-from plugin.logs import emit
 from plugin.runtime_dir import RuntimeDirectory
 from plugin.tasks import spawn
 from plugin.workers import process
@@ -27,6 +26,7 @@ from plugin.workers.published import Published
 from plugin.workers.sockets import bound_address, provide
 from plugin.workers.worker import Worker
 from proxy import frames
+from proxy.logs import emit
 from proxy.model import PROTOCOL_VERSION, CloseReason, Limits, Listener, ServiceName, Start
 
 logger = logging.getLogger(__name__)

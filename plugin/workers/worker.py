@@ -17,12 +17,12 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from plugin.errors import GatewayError
-from plugin.logs import emit
 from plugin.workers.channel import Channel
 from plugin.workers.process import Process
 from plugin.workers.published import Published
 from proxy import frames
 from proxy.frames import ControlFrames
+from proxy.logs import emit
 from proxy.model import (
     PROTOCOL_VERSION,
     Applied,

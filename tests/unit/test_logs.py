@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from plugin import logs
+from proxy import logs
 
 logger = logging.getLogger("tests.logs")
 

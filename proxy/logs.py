@@ -1,7 +1,7 @@
-"""Log lines of the control process: a sentence for people, a stable event name and fields for machines.
+"""Log lines of both kinds of process: a sentence for people, a stable event name and fields for machines.
 
-Owns the format and nothing else. Every line goes to standard error; access logs are the workers' and do not pass
-through here. Event names are part of the interface: dashboards and alerts match on them.
+Owns the format and nothing else. Every line goes to standard error; access logs do not pass through here. Event names
+are part of the interface: dashboards and alerts match on them.
 """
 
 from __future__ import annotations
