@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import socket
 from typing import TYPE_CHECKING
@@ -20,7 +19,7 @@ from proxy.connection import ConnectionLife
 from proxy.dial import describe as describe_endpoint
 from proxy.dial import dial
 from proxy.errors import PeerError, UpstreamError
-from proxy.identity import IdentityError, identity_of
+from proxy.identity import IdentityError, cached_identity_of
 from proxy.intentions import Permit, Refusal, describe
 from proxy.model import CloseReason, Connection, ServiceName
 from proxy.relay import Relay
@@ -170,7 +169,7 @@ class Carrier:
         uris = session.peer_uris()
         self.life.spiffe_id = " ".join(uris)
         try:
-            identity = _identity_of(uris)
+            identity = cached_identity_of(uris)
         except IdentityError as error:
             raise PeerError(CloseReason.BAD_IDENTITY, str(error)) from error
         peer = route.server_name.peer
@@ -273,10 +272,6 @@ class Carrier:
             duration_ms=round((now_s - life.started_s) * 1_000, 3),
             detail=life.detail,
         )
-
-
-# Pure, and asked again for every connection of the same caller.
-_identity_of = functools.lru_cache(maxsize=4_096)(identity_of)
 
 
 def _linger(loop: asyncio.AbstractEventLoop, poller: Poller, client: socket.socket) -> None:

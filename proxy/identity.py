@@ -8,6 +8,7 @@ they are.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from typing import NoReturn
@@ -91,6 +92,10 @@ def identity_of(san_uris: Sequence[str]) -> Identity:
         found = "no URI" if not san_uris else f"{len(san_uris)} URIs ({', '.join(map(repr, san_uris))})"
         raise IdentityError(f"the certificate has {found} among its names; exactly one SPIFFE ID is needed")
     return parse_spiffe_id(san_uris[0])
+
+
+cached_identity_of = functools.lru_cache(maxsize=4_096)(identity_of)
+"""As :func:`identity_of`, which is pure: callers come back with the certificate they had."""
 
 
 def _refuse(uri: str, path: str) -> NoReturn:

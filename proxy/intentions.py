@@ -108,7 +108,7 @@ class Policy:
         return decision
 
     def _decide(self, identity: Identity, peer: str) -> Decision:
-        stranger = self._stranger(identity, peer)
+        stranger = self.stranger(identity, peer)
         if stranger:
             return Refusal(CloseReason.BAD_IDENTITY, None, stranger)
         if self._intentions is None:
@@ -123,8 +123,8 @@ class Policy:
             return self._denied(identity, peer, intention)
         return Permit(_SEAL, self._service, identity, peer, intention)
 
-    def _stranger(self, identity: Identity, peer: str) -> str:
-        """Say why the identity is of no mesh that may call here; empty when it is."""
+    def stranger(self, identity: Identity, peer: str = "") -> str:
+        """Say why the identity is of no mesh that may call here; empty when it is. See :meth:`authorize`."""
         if not peer:
             if identity.trust_domain == self._trust_domain:
                 return ""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from proxy.balance import EndpointSet
 from proxy.dial import Target
 from proxy.errors import MaterialError
+from proxy.identity import IdentityError, cached_identity_of
 from proxy.intentions import Policy
 from proxy.model import Mesh, Problem, ServerName, Service, ServiceName, Update, UpstreamTLS
 from proxy.tls import FrontContext, ServerSession, ServiceContext, UpstreamContext
@@ -88,7 +89,7 @@ class RouteTable:
     def _take_mesh(self, mesh: Mesh, problems: list[Problem]) -> None:
         former, self.mesh = self.mesh, mesh
         try:
-            self.front = FrontContext(mesh, self._select)
+            self.front = FrontContext(mesh, self._select, self._object_to)
         except MaterialError as error:
             problems.append(Problem(None, str(error)))
         trust_changed = former is None or (former.roots_pem, former.peer_bundles) != (
@@ -140,6 +141,17 @@ class RouteTable:
         if route.state.stale:
             self._refresh(route.state, [])
         return route.state.contexts.get(route.server_name.peer)
+
+    def _object_to(self, server_name: str, uris: tuple[str, ...]) -> str:
+        """Why a caller with these names may not call ``server_name``, whatever the intentions say; empty if it may."""
+        route = self._routes.get(server_name)
+        if route is None:
+            return "the service was unlinked during the handshake"
+        try:
+            identity = cached_identity_of(uris)
+        except IdentityError as error:
+            return str(error)
+        return route.state.policy.stranger(identity, route.server_name.peer)
 
     def _refresh(self, state: ServiceState, problems: list[Problem]) -> None:
         assert self.mesh is not None

@@ -14,19 +14,16 @@ accepted under another's, and after its root was removed, because resumption ver
 from __future__ import annotations
 
 import functools
-import ipaddress
 from collections.abc import Callable
 from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL, crypto
-from service_identity import CertificateError, VerificationError
-from service_identity.cryptography import extract_patterns
-from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
 
 from proxy.errors import MaterialError, PeerError, UpstreamError
 from proxy.model import CloseReason, Leaf, Mesh, UpstreamTLS
+from proxy.upstream_name import check_name, is_ip_address
 
 _lib: Any = SSL._lib  # type: ignore[attr-defined]
 _ffi: Any = SSL._ffi  # type: ignore[attr-defined]
@@ -150,19 +147,31 @@ class ServiceContext:
 class FrontContext:
     """The context on which every client starts, before its server name is known. It has no certificate."""
 
-    def __init__(self, mesh: Mesh, select: Callable[[str], ServiceContext | None]) -> None:
-        """``select`` gets a lower-case server name and returns what to serve on it.
+    def __init__(
+        self,
+        mesh: Mesh,
+        select: Callable[[str], ServiceContext | None],
+        object_to: Callable[[str, tuple[str, ...]], str],
+    ) -> None:
+        """``select`` gets a lower-case server name and returns what to serve on it. ``object_to`` gets that name and
+        the URI SANs of a certificate whose chain is good; what it answers, if anything, is why the client is refused.
 
         :raises MaterialError: when the mesh's TLS settings cannot be used.
         """
         self.context = _base_context(SSL.TLS_SERVER_METHOD)
         self.context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE)
         _restrict(self.context, mesh.tls_min_version, mesh.tls_max_version, mesh.cipher_suites)
-        self.context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT)
         self._select = select
+        self._object_to = object_to
         self._handshaking: ServerSession | None = None
-        self._callback = _ffi.callback("int (*)(SSL *, int *, void *)", self._on_server_name)
-        _lib.SSL_CTX_set_tlsext_servername_callback(self.context._context, self._callback)
+        # Should a callback raise, OpenSSL gets the answer that refuses.
+        self._callbacks = (
+            _ffi.callback("int (*)(SSL *, int *, void *)", self._on_server_name, error=2),
+            _ffi.callback("int (*)(int, X509_STORE_CTX *)", self._on_verify, error=0),
+        )
+        _lib.SSL_CTX_set_tlsext_servername_callback(self.context._context, self._callbacks[0])
+        mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
+        _lib.SSL_CTX_set_verify(self.context._context, mode, self._callbacks[1])
 
     def accept(self) -> ServerSession:
         return ServerSession(self)
@@ -180,6 +189,26 @@ class FrontContext:
         session.chosen = chosen
         _lib.SSL_set_SSL_CTX(ssl, chosen.context._context)
         return 0
+
+    def _on_verify(self, good: int, store: Any) -> int:
+        """After OpenSSL's own verdict on each certificate: is the leaf's identity one that may call at all?
+
+        Inside the handshake, so that a client that may not is told by an alert.
+        """
+        session = self._handshaking
+        if not good or session is None:
+            return 0
+        if _lib.X509_STORE_CTX_get_error_depth(store) > 0:
+            return 1
+        try:
+            session.uris = _uris(_der(_lib.X509_STORE_CTX_get_current_cert(store)))
+            session.objection = self._object_to(session.server_name, session.uris)
+        except ValueError as error:
+            session.objection = f"the certificate's names cannot be read: {error}"
+        if session.objection:
+            _lib.X509_STORE_CTX_set_error(store, _lib.X509_V_ERR_APPLICATION_VERIFICATION)
+            return 0
+        return 1
 
 
 class TLSSession:
@@ -269,18 +298,21 @@ class TLSSession:
         text: str = _ffi.string(_lib.SSL_get_version(self._ssl)).decode()
         return text
 
+    def has_peer_certificate(self) -> bool:
+        raw = _lib.SSL_get_peer_certificate(self._ssl)
+        if raw == _ffi.NULL:
+            return False
+        _lib.X509_free(raw)
+        return True
+
     def peer_der(self) -> bytes:
         """The peer's certificate; empty when it has none."""
         raw = _lib.SSL_get_peer_certificate(self._ssl)
         if raw == _ffi.NULL:
             return b""
-        memory = _lib.BIO_new(_lib.BIO_s_mem())
         try:
-            _lib.i2d_X509_bio(memory, raw)
-            length = _lib.BIO_get_mem_data(memory, self._pointer)
-            return bytes(_ffi.buffer(self._pointer[0], length))
+            return _der(raw)
         finally:
-            _lib.BIO_free(memory)
             _lib.X509_free(raw)
 
     def _no_progress(self, result: int) -> int:
@@ -302,6 +334,17 @@ class TLSSession:
         return text
 
 
+def _der(certificate: Any) -> bytes:
+    memory = _lib.BIO_new(_lib.BIO_s_mem())
+    pointer = _ffi.new("char **")
+    try:
+        _lib.i2d_X509_bio(memory, certificate)
+        length = _lib.BIO_get_mem_data(memory, pointer)
+        return bytes(_ffi.buffer(pointer[0], length))
+    finally:
+        _lib.BIO_free(memory)
+
+
 def _drain_errors() -> str:
     """OpenSSL's error queue as text, oldest first, and leave it empty for the next call on this thread."""
     reasons = []
@@ -317,13 +360,17 @@ _NOT_TLS = ("http request", "https proxy request", "wrong version number", "pack
 class ServerSession(TLSSession):
     """The mesh's side of a connection."""
 
-    __slots__ = ("_front", "chosen", "server_name")
+    __slots__ = ("_front", "chosen", "objection", "server_name", "uris")
 
     def __init__(self, front: FrontContext) -> None:
         super().__init__(front.context)
         _lib.SSL_set_accept_state(self._ssl)
         self._front = front
         self.server_name = ""
+        self.uris: tuple[str, ...] | None = None
+        """The URI SANs of the leaf whose chain was found good; ``None`` before that."""
+        self.objection = ""
+        """Why the identity in a good certificate may not call."""
         self.chosen: ServiceContext | None = None
 
     def handshake(self) -> bool:
@@ -343,17 +390,13 @@ class ServerSession(TLSSession):
         return False
 
     def peer_uris(self) -> tuple[str, ...]:
-        """The URI SANs of the client's verified certificate.
+        """The URI SANs of the client's verified certificate, once the handshake is done.
 
-        :raises PeerError: when it has no certificate, or one whose names cannot be read.
+        :raises PeerError: when it has none. The handshake cannot succeed so; nobody gets in if it ever does.
         """
-        der = self.peer_der()
-        if not der or _lib.SSL_get_verify_result(self._ssl) != 0:
+        if self.uris is None or not self.has_peer_certificate() or _lib.SSL_get_verify_result(self._ssl) != 0:
             raise PeerError(CloseReason.NO_CERTIFICATE, "the client has no verified certificate")
-        try:
-            return _uris(der)
-        except ValueError as error:
-            raise PeerError(CloseReason.BAD_IDENTITY, f"the certificate's names cannot be read: {error}") from error
+        return self.uris
 
     def _failure(self, detail: str) -> PeerError:
         if self.chosen is None:
@@ -367,6 +410,8 @@ class ServerSession(TLSSession):
                 return PeerError(CloseReason.NO_SERVER_NAME, "the client sent no server name")
         if "peer did not return a certificate" in detail:
             return PeerError(CloseReason.NO_CERTIFICATE, "the client sent no certificate")
+        if self.objection:
+            return PeerError(CloseReason.BAD_IDENTITY, self.objection)
         if verify_error := self._verify_error():
             return PeerError(CloseReason.UNTRUSTED_CERTIFICATE, f"the client's certificate: {verify_error}")
         return PeerError(CloseReason.TLS_FAILED, detail)
@@ -419,7 +464,7 @@ class UpstreamSession(TLSSession):
         super().__init__(upstream.context)
         _lib.SSL_set_connect_state(self._ssl)
         self._expected_name = upstream.server_name
-        if self._expected_name and not _is_ip_address(self._expected_name):  # RFC 6066 section 3: no literals
+        if self._expected_name and not is_ip_address(self._expected_name):  # RFC 6066 section 3: no literals
             _lib.SSL_set_tlsext_host_name(self._ssl, self._expected_name.encode())
 
     def handshake(self) -> bool:
@@ -443,45 +488,6 @@ class UpstreamSession(TLSSession):
         if verify_error := self._verify_error():
             detail = f"the certificate of the external service is not trusted by CAFile: {verify_error}"
         return UpstreamError(CloseReason.UPSTREAM_TLS_FAILED, detail)
-
-
-def check_name(certificate: x509.Certificate, expected: str) -> None:
-    """Check ``expected`` (a DNS name, an IP address or a URI) against the SANs, by RFC 9525; never the CN.
-
-    :raises UpstreamError: names what was expected and what was presented.
-    """
-    if "://" in expected:
-        if expected in _san_texts(certificate):
-            return
-    else:
-        wanted = IPAddress_ID(expected) if _is_ip_address(expected) else DNS_ID(expected)
-        try:
-            verify_service_identity(extract_patterns(certificate), obligatory_ids=[wanted], optional_ids=[])
-        except (VerificationError, CertificateError, ValueError):
-            pass
-        else:
-            return
-    presented = ", ".join(_san_texts(certificate)) or "no subject alternative name"
-    raise UpstreamError(
-        CloseReason.UPSTREAM_TLS_FAILED,
-        f"the external service's certificate is not for {expected!r} (the link's SNI); it presents {presented}",
-    )
-
-
-def _san_texts(certificate: x509.Certificate) -> list[str]:
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
-        return []
-    return [str(getattr(name, "value", "")) for name in names]
-
-
-def _is_ip_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def openssl_version() -> str:

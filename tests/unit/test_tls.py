@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ssl
+import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -13,6 +16,12 @@ from proxy.tls import Buffer, FrontContext, ServerSession, ServiceContext, Upstr
 from tests.support.mesh import HandMadeMesh, sni
 
 SCRATCH = Buffer(262_144)
+
+
+def front_of(
+    mesh: HandMadeMesh, select: Callable[[str], ServiceContext | None], *, objection: str = "", **settings: Any
+) -> FrontContext:
+    return FrontContext(mesh.settings(**settings), select, lambda _name, _uris: objection)
 
 
 def handshake_with_output(
@@ -63,7 +72,7 @@ def test_nothing_is_resumed_not_even_with_the_same_service(mesh: HandMadeMesh, v
         sni("a"): ServiceContext(mesh.service("a").leaf, (mesh.authority.certificate_pem,)),
         sni("b"): ServiceContext(mesh.service("b").leaf, (other.certificate_pem,)),
     }
-    front = FrontContext(mesh.settings(), contexts.get)
+    front = front_of(mesh, contexts.get)
     context = mesh.client_context(mesh.leaf("web"), maximum=version)
     client, _ = handshake(front, context, sni("a"))
     if client.session is not None and (client.session.has_ticket or client.session.id):
@@ -83,9 +92,7 @@ def test_server_names_are_compared_in_lower_case(mesh: HandMadeMesh) -> None:
         return chosen
 
     chosen = ServiceContext(mesh.service("db").leaf, (mesh.authority.certificate_pem,))
-    _, server = handshake(
-        FrontContext(mesh.settings(), select), mesh.client_context(mesh.leaf("web")), sni("db").upper()
-    )
+    _, server = handshake(front_of(mesh, select), mesh.client_context(mesh.leaf("web")), sni("db").upper())
     assert asked == [sni("db")] == [server.server_name]
     assert len(server.peer_uris()) == 1
 
@@ -105,15 +112,15 @@ def test_material_errors_name_the_thing(mesh: HandMadeMesh) -> None:
 
 def test_an_impossible_tls_range_is_refused(mesh: HandMadeMesh) -> None:
     with pytest.raises(MaterialError, match="TLSv9"):
-        FrontContext(mesh.settings(tls_min_version="TLSv9"), lambda _: None)
+        front_of(mesh, lambda _: None, tls_min_version="TLSv9")
     with pytest.raises(MaterialError, match="NO-SUCH"):
-        FrontContext(mesh.settings(cipher_suites=("NO-SUCH",)), lambda _: None)
+        front_of(mesh, lambda _: None, cipher_suites=("NO-SUCH",))
 
 
 def test_lent_ciphertext_is_kept_when_the_buffer_is_needed_again(mesh: HandMadeMesh) -> None:
     """However the reading stops in the middle, nothing of it is lost when the shared buffer is reused."""
     chosen = ServiceContext(mesh.service("db").leaf, (mesh.authority.certificate_pem,))
-    front = FrontContext(mesh.settings(), lambda _: chosen)
+    front = front_of(mesh, lambda _: chosen)
     client, server, outgoing = handshake_with_output(front, mesh.client_context(mesh.leaf("web")), sni("db"))
     sent = bytes(range(256)) * 400
     client.write(sent)
@@ -129,3 +136,27 @@ def test_lent_ciphertext_is_kept_when_the_buffer_is_needed_again(mesh: HandMadeM
     while (length := server.read(plaintext, 0)) > 0:
         received += plaintext.view[:length]
     assert bytes(received) == sent
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_an_identity_that_may_not_call_is_refused_by_an_alert(mesh: HandMadeMesh, version: ssl.TLSVersion) -> None:
+    chosen = ServiceContext(mesh.service("db").leaf, (mesh.authority.certificate_pem,))
+    front = front_of(mesh, lambda _: chosen, objection="you are not expected")
+    with pytest.raises(PeerError, match="you are not expected") as refused:
+        handshake(front, mesh.client_context(mesh.leaf("web"), maximum=version), sni("db"))
+    assert refused.value.reason is CloseReason.BAD_IDENTITY
+
+
+def test_a_failing_objection_refuses(mesh: HandMadeMesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug in what is asked during the handshake must not let anybody in."""
+    chosen = ServiceContext(mesh.service("db").leaf, (mesh.authority.certificate_pem,))
+    reported: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: reported.append(unraisable.exc_type))
+
+    def fail(_name: str, _uris: tuple[str, ...]) -> str:
+        raise ZeroDivisionError
+
+    front = FrontContext(mesh.settings(), lambda _: chosen, fail)
+    with pytest.raises(PeerError):
+        handshake(front, mesh.client_context(mesh.leaf("web")), sni("db"))
+    assert reported == [ZeroDivisionError]
