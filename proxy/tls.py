@@ -488,8 +488,3 @@ class UpstreamSession(TLSSession):
         if verify_error := self._verify_error():
             detail = f"the certificate of the external service is not trusted by CAFile: {verify_error}"
         return UpstreamError(CloseReason.UPSTREAM_TLS_FAILED, detail)
-
-
-def openssl_version() -> str:
-    """The version text of the library in use."""
-    return SSL.SSLeay_version(SSL.SSLEAY_VERSION).decode()

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -201,8 +200,3 @@ class EnvoyTerminatingGateway(_Envoy):
     async def listening(self, deadline_s: float = START_DEADLINE_S) -> None:
         """Wait until its listener is there. :raises StartError: when nothing is linked by then."""
         await wait_until(self.listeners, deadline_s, what=f"{self.proxy_id} has a listener")
-
-
-def bootstrap_path(envoy: _Envoy) -> Path:
-    """The bootstrap that ``envoy`` was started with."""
-    return envoy.agent.work_dir / f"{envoy.proxy_id}.bootstrap.json"

@@ -7,11 +7,9 @@ import functools
 import hashlib
 import os
 import socket
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from plugin.dev.external import ExternalService, banner_first, echo, reset, sink, source
 from proxy.model import Action, Limits
@@ -19,17 +17,6 @@ from tests.support.eventually import eventually
 from tests.support.mesh import HandMadeMesh, allow, connected, sni
 from tests.support.raw_tls import RawTLSClient
 from tests.support.worker import WorkerProcess, running_worker
-
-
-@pytest.fixture
-def mesh() -> HandMadeMesh:
-    return HandMadeMesh()
-
-
-@pytest_asyncio.fixture
-async def worker() -> AsyncIterator[WorkerProcess]:
-    async with running_worker() as running:
-        yield running
 
 
 async def test_the_clients_end_is_passed_on_and_the_answer_still_comes(

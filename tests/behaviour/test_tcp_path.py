@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
 from cryptography import x509
 
 from plugin.dev.pki import Authority
 from proxy.model import Action, ServiceName
 from tests.support.mesh import TRUST_DOMAIN, EchoServer, HandMadeMesh, alert_of, allow, connected, deny, sni
-from tests.support.worker import WorkerProcess, running_worker
-
-
-@pytest.fixture
-def mesh() -> HandMadeMesh:
-    return HandMadeMesh()
-
-
-@pytest_asyncio.fixture
-async def worker() -> AsyncIterator[WorkerProcess]:
-    async with running_worker() as running:
-        yield running
+from tests.support.worker import WorkerProcess
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])

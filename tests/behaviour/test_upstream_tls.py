@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import ssl
-from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
 
 from plugin.dev.external import ExternalService, echo
 from plugin.dev.pki import Authority, KeyPair
 from proxy.model import Action, UpstreamTLS
 from tests.support.mesh import HandMadeMesh, connected, sni
-from tests.support.worker import WorkerProcess, running_worker
+from tests.support.worker import WorkerProcess
 
 PARTNER = Authority("Partner CA")
 OTHER = Authority("Other CA")
 SERVER = PARTNER.server("partner.example", "*.wild.example", "127.0.0.1")
 CLIENT = PARTNER.client("gateway")
-
-
-@pytest.fixture
-def mesh() -> HandMadeMesh:
-    return HandMadeMesh()
-
-
-@pytest_asyncio.fixture
-async def worker() -> AsyncIterator[WorkerProcess]:
-    async with running_worker() as running:
-        yield running
 
 
 def settings(name: str = "", client: KeyPair | None = None, authority: Authority = PARTNER) -> UpstreamTLS:

@@ -18,11 +18,6 @@ from tests.support.mesh import HandMadeMesh, connected, sni
 from tests.support.worker import WorkerProcess, running_worker
 
 
-@pytest.fixture
-def mesh() -> HandMadeMesh:
-    return HandMadeMesh()
-
-
 async def knock(path: Path) -> tuple[socket.socket, Hello, list[int]]:
     """What a new control process does."""
     visitor = socket.socket(socket.AF_UNIX)
