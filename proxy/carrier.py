@@ -199,7 +199,7 @@ class Carrier:
         self.life.connected(endpoint)
         target.endpoints.opened(endpoint)
         client = TLSChannel(self._client, self._session, plane.buffers)
-        self._relay = Relay(plane.loop, plane.poller, client, upstream, self._relayed)
+        self._relay = Relay(plane.loop, plane.poller, client, upstream, self._relayed, plane.streams)
         self._watch_idleness(self._route.state.service.idle_timeout_s)
         self._relay.start()
 

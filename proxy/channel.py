@@ -7,11 +7,13 @@ taken yet is kept by the channel, at most one read's worth.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 from typing import Protocol
 
-from proxy.tls import CLOSE_NOTIFY, WOULD_BLOCK, Buffer, TLSSession
+from proxy.openssl import Buffer
+from proxy.tls import CLOSE_NOTIFY, RECORD_SIZE, WOULD_BLOCK, TLSSession
 
 END = 0
 """``receive``: the peer has finished its direction."""
@@ -19,7 +21,6 @@ END = 0
 READ_SIZE = 256 * 1024
 """Bytes per read at full speed. Below this the per-read cost shows; above it nothing is gained."""
 _SMALLEST_READ = 16 * 1024
-_RECORD_SIZE = 17 * 1024  # RFC 8446 section 5.2: 2^14 + 256, and the header
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """``SO_LINGER`` value: closing sends a reset."""
 
@@ -32,7 +33,7 @@ class Buffers:
     def __init__(self) -> None:
         self.cipher = Buffer(READ_SIZE)
         # One read's ciphertext plus the record that was incomplete before it always fit.
-        self.plain = Buffer(READ_SIZE + 2 * _RECORD_SIZE)
+        self.plain = Buffer(READ_SIZE + 2 * RECORD_SIZE)
 
 
 class Channel(Protocol):
@@ -53,6 +54,9 @@ class Channel(Protocol):
 
     def finish(self) -> bool:
         """End our direction once everything is sent; false when that has to wait for :meth:`flush`."""
+
+    def wait_for(self, length: int) -> None:
+        """Let the socket be reported readable only when this much has come, or the end, or an error."""
 
     def close(self, *, reset: bool = False) -> None:
         """Close the socket; with ``reset`` the peer sees a TCP reset instead of an end."""
@@ -75,6 +79,10 @@ class _SocketChannel:
             self._socket.close()
         except OSError:
             pass  # a reset that came first
+
+    def wait_for(self, length: int) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, length)
 
     def _shut_down(self) -> bool:
         try:
@@ -171,23 +179,12 @@ class TLSChannel(_SocketChannel):
 
     def _decrypt(self) -> int:
         """Everything that is complete, into the plaintext buffer; ``more`` says whether the session holds more."""
-        plain = self._buffers.plain
         session = self._session
-        total = 0
-        self.more = False
-        while True:
-            if plain.size - total < _RECORD_SIZE:
-                self.more = True
-                session.keep()
-                break
-            received = session.read(plain, total)
-            if received > 0:
-                total += received
-                continue
-            if received == CLOSE_NOTIFY:
-                self._ended = self.more = True
-                session.keep()
-            break
+        total, state = session.read(self._buffers.plain)
+        self.more = state != WOULD_BLOCK
+        if self.more:
+            session.keep()
+            self._ended = state == CLOSE_NOTIFY
         self.flush()  # an answer to a key update
         if total:
             return total

@@ -30,6 +30,7 @@ from proxy.model import (
 )
 from proxy.poller import Poller
 from proxy.routes import RouteTable
+from proxy.streams import Streams
 from proxy.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class DataPlane:
         self.loop = poller.loop
         self.limits = limits
         self.buffers = Buffers()
+        self.streams = Streams(self.loop)
         self.poller = poller
         self.routes = RouteTable()
         self.live = LiveConnections()

@@ -14,7 +14,7 @@ from proxy.errors import UpstreamError
 from proxy.intentions import Permit
 from proxy.model import CloseReason, Endpoint, Keepalive
 from proxy.steps import DeadlineExpired, Steps
-from proxy.tls import UpstreamContext
+from proxy.tls_context import UpstreamContext
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

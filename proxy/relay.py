@@ -21,6 +21,7 @@ from proxy.channel import END, Channel
 from proxy.errors import PeerError, UpstreamError
 from proxy.model import CloseReason
 from proxy.poller import Poller
+from proxy.streams import Pace, Streams
 
 _READS_PER_WAKE = 8
 """A fast stream gives way to the other connections of the worker after this many reads."""
@@ -29,13 +30,14 @@ _READS_PER_WAKE = 8
 class _Direction:
     """Copies from ``source`` to ``sink``."""
 
-    __slots__ = ("bytes", "dead", "ended", "finished", "relay", "sink", "source", "stalled")
+    __slots__ = ("bytes", "dead", "ended", "finished", "pace", "relay", "sink", "source", "stalled")
 
     def __init__(self, relay: Relay, source: Channel, sink: Channel) -> None:
         self.relay = relay
         self.source = source
         self.sink = sink
         self.bytes = 0
+        self.pace = Pace()
         self.stalled = False
         self.ended = False
         self.finished = False
@@ -43,6 +45,13 @@ class _Direction:
 
     def listen(self) -> None:
         self.relay.poller.on_readable(self.source.fd, self.on_readable)
+
+    def wait_for(self, length: int) -> None:
+        self.source.wait_for(length)
+
+    def read_now(self) -> None:
+        if not (self.relay.closed or self.stalled or self.ended):
+            self.on_readable()
 
     def silence(self) -> None:
         """Be called no more."""
@@ -64,6 +73,7 @@ class _Direction:
                 return
             if received > 0:
                 self.bytes += received
+                self.relay.streams.note(self, self.pace, received)
                 if not self._send(received) or not source.more:
                     return
             elif received == END:
@@ -73,7 +83,7 @@ class _Direction:
                 return
         if source.more:
             # Other connections get their turn first; the socket alone might not wake us again.
-            self.relay.loop.call_soon(self._resume_reading)
+            self.relay.loop.call_soon(self.read_now)
 
     def _send(self, length: int) -> bool:
         try:
@@ -84,10 +94,6 @@ class _Direction:
             return False
         self._stall()
         return False
-
-    def _resume_reading(self) -> None:
-        if not (self.relay.closed or self.stalled or self.ended):
-            self.on_readable()
 
     def _stall(self) -> None:
         self.silence()
@@ -137,7 +143,19 @@ class _Direction:
 class Relay:
     """Joins two channels until both directions have finished."""
 
-    __slots__ = ("_client", "_down", "_first_end", "_on_close", "_up", "_upstream", "closed", "loop", "moved", "poller")
+    __slots__ = (
+        "_client",
+        "_down",
+        "_first_end",
+        "_on_close",
+        "_up",
+        "_upstream",
+        "closed",
+        "loop",
+        "moved",
+        "poller",
+        "streams",
+    )
 
     def __init__(
         self,
@@ -146,10 +164,12 @@ class Relay:
         client: Channel,
         upstream: Channel,
         on_close: Callable[[CloseReason, str], None],
+        streams: Streams,
     ) -> None:
         """``on_close`` is called once, after both sockets are closed, with the reason and a detail."""
         self.loop = loop
         self.poller = poller
+        self.streams = streams
         self.closed = False
         self.moved = False
         self._client = client
@@ -209,6 +229,9 @@ class Relay:
         if self.closed:
             return
         self.closed = True
+        for direction in (self._up, self._down):
+            if direction is not None:
+                self.streams.leave(direction, direction.pace)
         for channel in (self._client, self._upstream):
             self.poller.forget(channel.fd)
             channel.close(reset=reset)

@@ -9,12 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from proxy.balance import EndpointSet
+from proxy.client_trust import ClientTrust
 from proxy.dial import Target
 from proxy.errors import MaterialError
 from proxy.identity import IdentityError, cached_identity_of
 from proxy.intentions import Policy
 from proxy.model import Mesh, Problem, ServerName, Service, ServiceName, Update, UpstreamTLS
-from proxy.tls import FrontContext, ServerSession, ServiceContext, UpstreamContext
+from proxy.tls import ServerSession
+from proxy.tls_context import FrontContext, ServiceContext, UpstreamContext
 
 
 @dataclass(slots=True)
@@ -52,6 +54,8 @@ class RouteTable:
         self.generation = 0
         self.mesh: Mesh | None = None
         self.front: FrontContext | None = None
+        self._client_trusts: dict[str, ClientTrust] = {}
+        """By peer; ``""`` is the local mesh."""
         self._services: dict[ServiceName, ServiceState] = {}
         self._routes: dict[str, Route] = {}
 
@@ -96,9 +100,23 @@ class RouteTable:
             mesh.roots_pem,
             mesh.peer_bundles,
         )
+        if trust_changed:
+            self._take_roots(mesh, problems)
         for state in self._services.values():
             state.policy = Policy.compile(state.service, mesh)
             state.stale = state.stale or trust_changed
+
+    def _take_roots(self, mesh: Mesh, problems: list[Problem]) -> None:
+        roots = {bundle.peer: bundle.roots_pem for bundle in mesh.peer_bundles} | {"": mesh.roots_pem}
+        trusts: dict[str, ClientTrust] = {}
+        for peer, roots_pem in roots.items():
+            try:
+                trusts[peer] = ClientTrust(roots_pem)
+            except MaterialError as error:
+                problems.append(Problem(None, f"the roots of {f'peer {peer}' if peer else 'the mesh'}: {error}"))
+                if peer in self._client_trusts:
+                    trusts[peer] = self._client_trusts[peer]
+        self._client_trusts = trusts
 
     def _upsert(self, service: Service, problems: list[Problem]) -> None:
         if self.mesh is None:
@@ -154,14 +172,12 @@ class RouteTable:
         return route.state.policy.stranger(identity, route.server_name.peer)
 
     def _refresh(self, state: ServiceState, problems: list[Problem]) -> None:
-        assert self.mesh is not None
         state.stale = False
         peers = {server_name.peer for server_name in state.service.server_names}
-        roots = {bundle.peer: bundle.roots_pem for bundle in self.mesh.peer_bundles} | {"": self.mesh.roots_pem}
         contexts: dict[str, ServiceContext] = {}
-        for peer in peers & set(roots):
+        for peer in peers & set(self._client_trusts):
             try:
-                contexts[peer] = ServiceContext(state.service.leaf, roots[peer])
+                contexts[peer] = ServiceContext(state.service.leaf, self._client_trusts[peer])
             except MaterialError as error:
                 problems.append(Problem(state.service.name, str(error)))
                 if peer in state.contexts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import hashlib
 import os
@@ -80,6 +81,26 @@ async def test_bytes_arrive_unchanged_both_ways_at_once(mesh: HandMadeMesh, work
                 tasks.create_task(pump())
                 received = await client.reader.readexactly(len(data))
         assert hashlib.sha256(received).digest() == hashlib.sha256(data).digest()
+
+
+async def test_little_after_much_is_not_waited_with(mesh: HandMadeMesh, worker: WorkerProcess) -> None:
+    """A direction that streams is read in large pieces; what comes after it, or stays below one, still arrives."""
+
+    async def acknowledge(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while True:
+                length = int.from_bytes(await reader.readexactly(4), "big")
+                writer.write(await reader.readexactly(length))
+                await writer.drain()
+
+    async with ExternalService(acknowledge) as service:
+        await worker.update(mesh=mesh.settings(Action.ALLOW), upserts=(mesh.service("db", service.port),))
+        async with connected(worker.port, mesh.client_context(mesh.leaf("web")), sni("db")) as client:
+            for length in (16_000_000, 1, 50_000, 16_000_000, 130_000, 8_000_001, 10):
+                data = os.urandom(length)
+                client.writer.write(length.to_bytes(4, "big") + data)
+                async with asyncio.timeout(60):
+                    assert await client.reader.readexactly(length) == data
 
 
 async def test_a_reset_is_passed_on_as_a_reset(mesh: HandMadeMesh, worker: WorkerProcess) -> None:

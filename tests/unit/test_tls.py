@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 
 from plugin.dev.pki import Authority
+from proxy.client_trust import ClientTrust
 from proxy.errors import MaterialError, PeerError
+from proxy.material import certificates_from_pem
 from proxy.model import CloseReason, UpstreamTLS
-from proxy.tls import Buffer, FrontContext, ServerSession, ServiceContext, UpstreamContext, certificates_from_pem
+from proxy.openssl import Buffer
+from proxy.tls import ServerSession
+from proxy.tls_context import FrontContext, ServiceContext, UpstreamContext
 from tests.support.mesh import HandMadeMesh, sni
 
 SCRATCH = Buffer(262_144)
@@ -69,8 +73,8 @@ def test_nothing_is_resumed_not_even_with_the_same_service(mesh: HandMadeMesh, v
     """A session made under one trust would be accepted under another's: no client may get one to offer."""
     other = Authority("Other", trust_domain="other")
     contexts = {
-        sni("a"): ServiceContext(mesh.service("a").leaf, (mesh.authority.certificate_pem,)),
-        sni("b"): ServiceContext(mesh.service("b").leaf, (other.certificate_pem,)),
+        sni("a"): ServiceContext(mesh.service("a").leaf, ClientTrust((mesh.authority.certificate_pem,))),
+        sni("b"): ServiceContext(mesh.service("b").leaf, ClientTrust((other.certificate_pem,))),
     }
     front = front_of(mesh, contexts.get)
     context = mesh.client_context(mesh.leaf("web"), maximum=version)
@@ -91,7 +95,7 @@ def test_server_names_are_compared_in_lower_case(mesh: HandMadeMesh) -> None:
         asked.append(name)
         return chosen
 
-    chosen = ServiceContext(mesh.service("db").leaf, (mesh.authority.certificate_pem,))
+    chosen = ServiceContext(mesh.service("db").leaf, ClientTrust((mesh.authority.certificate_pem,)))
     _, server = handshake(front_of(mesh, select), mesh.client_context(mesh.leaf("web")), sni("db").upper())
     assert asked == [sni("db")] == [server.server_name]
     assert len(server.peer_uris()) == 1
@@ -119,7 +123,7 @@ def test_an_impossible_tls_range_is_refused(mesh: HandMadeMesh) -> None:
 
 def test_lent_ciphertext_is_kept_when_the_buffer_is_needed_again(mesh: HandMadeMesh) -> None:
     """However the reading stops in the middle, nothing of it is lost when the shared buffer is reused."""
-    chosen = ServiceContext(mesh.service("db").leaf, (mesh.authority.certificate_pem,))
+    chosen = ServiceContext(mesh.service("db").leaf, ClientTrust((mesh.authority.certificate_pem,)))
     front = front_of(mesh, lambda _: chosen)
     client, server, outgoing = handshake_with_output(front, mesh.client_context(mesh.leaf("web")), sni("db"))
     sent = bytes(range(256)) * 400
@@ -130,17 +134,17 @@ def test_lent_ciphertext_is_kept_when_the_buffer_is_needed_again(mesh: HandMadeM
     for part in (ciphertext[:cut], ciphertext[cut:]):
         SCRATCH.view[: len(part)] = part
         server.lend(SCRATCH, len(part))
-        received += plaintext.view[: server.read(plaintext, 0)]
+        received += plaintext.view[: server.read(plaintext)[0]]
         server.keep()
         SCRATCH.view[:] = b"\xff" * SCRATCH.size
-    while (length := server.read(plaintext, 0)) > 0:
+    while length := server.read(plaintext)[0]:
         received += plaintext.view[:length]
     assert bytes(received) == sent
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_an_identity_that_may_not_call_is_refused_by_an_alert(mesh: HandMadeMesh, version: ssl.TLSVersion) -> None:
-    chosen = ServiceContext(mesh.service("db").leaf, (mesh.authority.certificate_pem,))
+    chosen = ServiceContext(mesh.service("db").leaf, ClientTrust((mesh.authority.certificate_pem,)))
     front = front_of(mesh, lambda _: chosen, objection="you are not expected")
     with pytest.raises(PeerError, match="you are not expected") as refused:
         handshake(front, mesh.client_context(mesh.leaf("web"), maximum=version), sni("db"))
@@ -149,7 +153,7 @@ def test_an_identity_that_may_not_call_is_refused_by_an_alert(mesh: HandMadeMesh
 
 def test_a_failing_objection_refuses(mesh: HandMadeMesh, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bug in what is asked during the handshake must not let anybody in."""
-    chosen = ServiceContext(mesh.service("db").leaf, (mesh.authority.certificate_pem,))
+    chosen = ServiceContext(mesh.service("db").leaf, ClientTrust((mesh.authority.certificate_pem,)))
     reported: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: reported.append(unraisable.exc_type))
 
