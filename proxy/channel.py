@@ -18,7 +18,7 @@ from proxy.tls import CLOSE_NOTIFY, RECORD_SIZE, WOULD_BLOCK, TLSSession
 END = 0
 """``receive``: the peer has finished its direction."""
 
-READ_SIZE = 256 * 1024
+READ_SIZE = 512 * 1024
 """Bytes per read at full speed. Below this the per-read cost shows; above it nothing is gained."""
 _SMALLEST_READ = 16 * 1024
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)

@@ -23,7 +23,7 @@ from proxy.model import CloseReason
 from proxy.poller import Poller
 from proxy.streams import Pace, Streams
 
-_READS_PER_WAKE = 8
+_READS_PER_WAKE = 4
 """A fast stream gives way to the other connections of the worker after this many reads."""
 
 

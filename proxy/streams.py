@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-ENOUGH = 128 * 1024
+ENOUGH = 256 * 1024
 """Bytes that a streaming socket waits for before it is reported readable."""
 _STREAMING_AFTER = 4 * 1024 * 1024
 """Bytes in large pieces, one after the other."""

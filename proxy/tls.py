@@ -209,6 +209,7 @@ class ServerSession(TLSSession):
         """
         if self.uris is None or not self.has_peer_certificate() or lib.SSL_get_verify_result(self._ssl) != 0:
             raise PeerError(CloseReason.NO_CERTIFICATE, "the client has no verified certificate")
+        self.leaf_der = b""  # the handshake is done; an idle connection need not carry it
         return self.uris
 
     def _failure(self, detail: str) -> PeerError:

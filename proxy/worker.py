@@ -217,7 +217,7 @@ def run(control: socket.socket) -> None:
 
 
 def _tune_memory() -> None:
-    """Keep the 256 KiB buffers of TLS on the heap, and the collector away from what lives long.
+    """Keep the large buffers of TLS on the heap, and the collector away from what lives long.
 
     glibc gives blocks above its threshold back to the kernel at once, and each new one costs page faults: in the
     encrypting direction that is half the throughput.
