@@ -51,6 +51,10 @@ unit: setup ## Run the unit tests: make unit ARGS="-k name"
 real: setup ## Run the tests on real sockets, a real Consul and a real Envoy
 	$(PYTEST) tests --ignore=tests/unit $(ARGS)
 
+.PHONY: conformance
+conformance: setup ## Run the cases shared with Envoy's gateway and write docs/conformance.md
+	$(PYTEST) tests/conformance --conformance-page docs/conformance.md $(ARGS)
+
 .PHONY: test-pythons
 test-pythons: setup ## Run the unit tests under each Python 3.11 to 3.13 found here
 	@scripts/test-pythons $(ARGS)
