@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import signal
 import sys
 import tempfile
@@ -33,8 +34,11 @@ def dev(once: bool) -> int:
     Starts a Consul dev agent (or uses the one at CONSUL_HTTP_ADDR), three external services outside the mesh (HTTP,
     TLS, PostgreSQL), two client services in it, and the gateway between them. Exit code 0: all went as it should.
     """
-    with tempfile.TemporaryDirectory(prefix="consul-tgw-dev-", ignore_cleanup_errors=True) as folder:
-        return asyncio.run(_interruptible(Path(folder), once or not sys.stdout.isatty()))
+    folder = Path(tempfile.mkdtemp(prefix="consul-tgw-dev-"))
+    result = asyncio.run(_interruptible(folder, once or not sys.stdout.isatty()))
+    # After a failure an exception has passed: the logs stay.
+    shutil.rmtree(folder, ignore_errors=True)
+    return result
 
 
 async def _interruptible(folder: Path, once: bool) -> int:
@@ -65,7 +69,7 @@ async def _perform(folder: Path, once: bool) -> int:
             await _stay(console, stage)
         return 0
     except GatewayError as error:
-        raise StartError(f"the demonstration failed: {error}\nIts logs are gone with {folder}.") from error
+        raise StartError(f"the demonstration failed: {error}\nIts logs are in {folder}.") from error
     finally:
         steps.done()
 

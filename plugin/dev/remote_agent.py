@@ -1,14 +1,19 @@
-"""An agent that somebody else runs, driven like our own: for ``dev`` on an existing Consul."""
+"""An agent that somebody else runs, driven like our own: for ``dev`` on an existing Consul.
+
+What is written there is taken back in the end: entries that were there before get their former content.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import quote, urlsplit
 
 from plugin.dev.consul_agent import ConsulAgent
-from plugin.errors import ConfigError
+from plugin.errors import ConfigError, ConsulRejected
 
 
 class RemoteAgent(ConsulAgent):
@@ -26,7 +31,7 @@ class RemoteAgent(ConsulAgent):
             )
         self._host = parts.hostname
         self.http_port = parts.port or 8500
-        self._grpc_address = environment.get("CONSUL_GRPC_ADDR", f"{self._host}:8502").removeprefix("http://")
+        self._grpc_address = environment.get("CONSUL_GRPC_ADDR", "").removeprefix("http://")
         self.management_token = environment.get("CONSUL_HTTP_TOKEN", "")
 
     @property
@@ -38,9 +43,37 @@ class RemoteAgent(ConsulAgent):
         return self._grpc_address
 
     async def start(self) -> None:
-        """:raises ConsulError: when it does not answer."""
+        """:raises ConsulError: when it does not answer.
+        :raises ConfigError: when it has no port for the sidecars' configuration.
+        """
         self.work_dir.mkdir(parents=True, exist_ok=True)
-        self.datacenter = (await self.api("GET", "/v1/agent/self"))["Config"]["Datacenter"]
+        itself = await self.api("GET", "/v1/agent/self")
+        self.datacenter = itself["Config"]["Datacenter"]
+        if not self._grpc_address:
+            port = ((itself.get("xDS") or {}).get("Ports") or {}).get("Plaintext", -1)
+            if port <= 0:
+                raise ConfigError(
+                    f"the agent at {self.http_address} has no plaintext gRPC port for Envoy sidecars: set ports"
+                    " { grpc = 8502 } in its configuration, or CONSUL_GRPC_ADDR to an agent that has one"
+                )
+            self._grpc_address = f"{self._host}:{port}"
 
     async def stop(self) -> None:
         """It is not ours."""
+
+    async def config_entry(self, kind: str, name: str) -> dict[str, Any] | None:
+        """``GET /v1/config/KIND/NAME``; ``None`` when there is none."""
+        try:
+            entry: dict[str, Any] = await self.api("GET", f"/v1/config/{quote(kind)}/{quote(name)}")
+        except ConsulRejected as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                return None
+            raise
+        return entry
+
+    async def restore_config(self, kind: str, name: str, former: Mapping[str, Any] | None) -> None:
+        """Bring back what :meth:`config_entry` had answered."""
+        if former is None:
+            await self.delete_config(kind, name)
+        else:
+            await self.write_config(former)

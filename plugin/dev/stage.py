@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import string
 import time
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from plugin.errors import StartError
 GATEWAY = "terminating-gateway"
 SERVICES = ("billing-db", "partner-api", "legacy-http")
 PARTNER_NAME = "api.partner.example"
+_FIELD = {field: re.compile(rf'^{field}\s*=\s*"([^"]+)"', re.MULTILINE) for field in ("Kind", "Name")}
 _EXTERNAL_NODE = "outside-the-mesh"
 # Where people look first, when nothing else is there.
 _PREFERRED = {"consul": 8500, "grpc": 8502, "gateway": 8443, "admin": 19090}
@@ -120,11 +122,19 @@ class Stage:
             text = string.Template(path.read_text()).safe_substitute(TLS_DIR=str(tls_dir))
             if not text.lstrip().startswith("Kind") and "\nKind" not in text:
                 continue  # an ACL policy, which is no config entry
-            if isinstance(self.agent, RemoteAgent) and "proxy-defaults" in text:
-                continue  # somebody's own mesh: its global settings are not ours to write
+            if isinstance(self.agent, RemoteAgent):
+                if "proxy-defaults" in text:
+                    continue  # somebody's own mesh: its global settings are not ours to write
+                await self._take_back(self.agent, text)
             self._report(f"consul config write {path.name}", "")
             await self.agent.write_config(text)
             self._report(f"consul config write {path.name}", "written")
+
+    async def _take_back(self, agent: RemoteAgent, text: str) -> None:
+        """In the end, let the entry of ``text`` be again what it is now."""
+        kind, name = (_FIELD[field].search(text).group(1) for field in ("Kind", "Name"))  # type: ignore[union-attr]
+        former = await agent.config_entry(kind, name)
+        self._stack.push_async_callback(agent.restore_config, kind, name, former)
 
     async def _wait_for_the_catalog(self) -> None:
         """A request that comes before the sidecar knows the gateway fails, and Envoy remembers such failures."""
