@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT))
 from plugin.dev import locate  # noqa: E402
 from plugin.errors import StartError  # noqa: E402
 from scripts.build_consul import build_consul  # noqa: E402
+from scripts.fetch_old_consul import fetch_old_consul  # noqa: E402
 from scripts.steps import Failed, run, say  # noqa: E402
 
 VENV = Path(os.environ.get("CONSUL_TGW_VENV") or ROOT / ".venv")
@@ -103,6 +104,18 @@ def consul() -> str:
     return f"{locate.CONSUL_VERSION}, built"
 
 
+def old_consul() -> str:
+    target = locate.unpacked_old_consul()
+    if os.access(target, os.X_OK):
+        return f"{locate.OLD_CONSUL_VERSION}, fetched before"
+    try:
+        fetch_old_consul(target)
+    except Failed as failure:
+        # Only the tests with it need it, and they fail without it; a gateway can be run and worked on all the same.
+        return f"NOT HAD, so tests/old_consul will fail\n{failure}\n"
+    return f"{locate.OLD_CONSUL_VERSION}, fetched"
+
+
 def real_parts() -> str:
     # The environment's own Envoy is found from inside it, so ask there, as the tests will.
     script = "from plugin.dev import locate; locate.consul(); locate.envoy(); locate.postgres_bin()"
@@ -131,6 +144,7 @@ STEPS: tuple[tuple[str, Callable[[], str]], ...] = (
     ("Python packages", python_packages),
     ("consul-tgw itself", project),
     ("Consul", consul),
+    ("Old Consul", old_consul),
     ("Real parts", real_parts),
 )
 

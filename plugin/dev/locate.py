@@ -20,6 +20,8 @@ CONSUL_VERSION = "1.21.0"
 """What ``tools/consul/go.mod`` builds."""
 CONSUL_LINE = (1, 21)
 """Any release of this line serves."""
+OLD_CONSUL_VERSION = "1.8.7"
+"""The oldest that the gateway is tested with; 1.8 was the first with terminating gateways."""
 ENVOY_MINIMUM = (1, 36)
 
 _VERSION_TIMEOUT_S = 30.0
@@ -76,6 +78,21 @@ def consul() -> Path:
         return built
     line = ".".join(map(str, CONSUL_LINE))
     raise StartError(f"no Consul {line}.x on PATH and none at {built}: run `make setup`, which builds it")
+
+
+def unpacked_old_consul() -> Path:
+    """Where set-up puts the old Consul; it need not exist."""
+    return cache_dir() / f"consul-{OLD_CONSUL_VERSION}" / "consul"
+
+
+def old_consul() -> Path:
+    """:raises StartError: when there is none."""
+    unpacked = unpacked_old_consul()
+    if os.access(unpacked, os.X_OK):
+        return unpacked
+    raise StartError(
+        f"no Consul {OLD_CONSUL_VERSION} at {unpacked}: run `make setup`, which fetches it or says why it cannot"
+    )
 
 
 def envoy() -> Path:

@@ -81,3 +81,11 @@ def test_program_that_cannot_run_has_no_version(tmp_path: Path) -> None:
 def test_postgres_is_one_folder_with_all_that_is_needed() -> None:
     folder = locate.postgres_bin()
     assert all((folder / name).exists() for name in ("initdb", "postgres", "psql"))
+
+
+def test_the_old_consul_is_the_one_that_set_up_fetched(path_dir: Path) -> None:
+    program(path_dir / "consul", locate.OLD_CONSUL_VERSION)
+    with pytest.raises(StartError, match="make setup"):
+        locate.old_consul()
+    fetched = program(locate.unpacked_old_consul(), locate.OLD_CONSUL_VERSION)
+    assert locate.old_consul() == fetched
