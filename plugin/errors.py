@@ -8,6 +8,7 @@
     │   ├── ConsulUnavailable   nobody: retried for ever, the last known state stays in force
     │   ├── ConsulForbidden     the operator: names the ACL rule that is missing
     │   └── ConsulRejected      the operator or this program: Consul understood the request and refused it
+    │       └── UnknownKind     nobody: this Consul is older than a kind of config entry, so there are none of it
     ├── FileUnreadable          the operator: a file that a link names; what was read before stays in force
     ├── NameUnresolved          nobody, or the operator: retried for ever, the last addresses stay in force
     └── StartError              the operator: a process or a socket of the gateway could not be started
@@ -46,6 +47,10 @@ class ConsulRejected(ConsulError):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
+
+
+class UnknownKind(ConsulRejected):
+    """``GET /v1/config/:kind`` for a kind that this Consul does not have."""
 
 
 class StartError(GatewayError):

@@ -74,6 +74,8 @@ class MeshFacts:
 
     datacenter: str = ""
     """The agent's own; empty while not known."""
+    consul_version: str = ""
+    """The agent's own; empty while not known, which it stays for tokens without ``agent:read``."""
     roots: Fact[Roots] = field(default_factory=Fact)
     mesh: Fact[MeshEntry] = field(default_factory=Fact)
     proxy_defaults: Fact[ProxyDefaults] = field(default_factory=Fact)

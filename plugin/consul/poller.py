@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 from plugin.consul.client import ConsulClient
 from plugin.consul.transport import Reply
 from plugin.consul.watch import WAIT_S, News, Pause, Poll, Watch
-from plugin.errors import GatewayError
+from plugin.errors import GatewayError, UnknownKind
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -30,6 +30,8 @@ class WatchState:
     problem: str
     """Why the newest attempt failed; empty when it did not."""
     requests: int
+    note: str = ""
+    """Why there is no value although nothing is wrong: this Consul is too old to have one."""
 
 
 class Poller(Generic[T]):
@@ -56,6 +58,7 @@ class Poller(Generic[T]):
         self._failed = failed
         self._stopped = asyncio.Event()
         self._reported = ""
+        self._noted = ""
 
     def stop(self) -> None:
         """Say nothing more, and return from :meth:`run` when the poll under way is answered.
@@ -81,6 +84,8 @@ class Poller(Generic[T]):
         news: News[T] | None = None
         try:
             reply = await self._client.blocking_get(self._path, self._params, index=step.index, wait_s=step.wait_s)
+        except UnknownKind as problem:
+            news = self.watch.unknown_kind(problem, time.monotonic())
         except GatewayError as problem:
             self.watch.fail(problem, time.monotonic())
         else:
@@ -89,6 +94,7 @@ class Poller(Generic[T]):
             return
         if news is not None:
             self._recovered()
+            self._note(self.watch.note)
             self._learned(news)
         elif self.watch.problem is not None:
             self._report(self.watch.problem)
@@ -99,6 +105,11 @@ class Poller(Generic[T]):
             logger.warning("%s: %s", self.name, text)
             self._reported = text
         self._failed(problem)
+
+    def _note(self, note: str) -> None:
+        if note != self._noted:
+            logger.info("%s: %s", self.name, note or "this Consul has it now")
+            self._noted = note
 
     def _recovered(self) -> None:
         if self._reported:
@@ -112,4 +123,6 @@ class Poller(Generic[T]):
 def watch_state(name: str, watch: Watch[T]) -> WatchState:
     age_s = None if watch.confirmed_s is None else time.monotonic() - watch.confirmed_s
     problem = str(watch.problem) if watch.problem else ""
-    return WatchState(name=name, index=watch.index, age_s=age_s, problem=problem, requests=watch.requests)
+    return WatchState(
+        name=name, index=watch.index, age_s=age_s, problem=problem, requests=watch.requests, note=watch.note
+    )

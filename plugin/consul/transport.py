@@ -20,7 +20,7 @@ import yarl
 from consul import base
 
 from plugin.consul import endpoints
-from plugin.errors import ConfigError, ConsulForbidden, ConsulRejected, ConsulUnavailable
+from plugin.errors import ConfigError, ConsulForbidden, ConsulRejected, ConsulUnavailable, UnknownKind
 from plugin.settings import ConsulSettings
 
 logger = logging.getLogger(__name__)
@@ -35,8 +35,8 @@ CONNECT_TIMEOUT_S = 5.0
 
 _QUOTED_LENGTH = 300
 _UNAVAILABLE = frozenset({408, 429})
+_UNKNOWN_KIND = "invalid config entry kind"
 _REFUSED_AS_500 = (
-    "invalid config entry kind",
     "does not have associated TTL",
     "Failed to create boolean expression evaluator",
     "is a consul enterprise feature",
@@ -289,6 +289,8 @@ def _check(method: str, path: str, params: tuple[tuple[str, str], ...], reply: R
     said = f"Consul answered {status} to {method} {path}: {text}"
     if _is_forbidden(reply, text):
         raise _forbidden(path, params, text)
+    if _UNKNOWN_KIND in text:
+        raise UnknownKind(f"this Consul has no such kind of config entry ({text})", status)
     if any(known in text for known in _REFUSED_AS_500):
         raise ConsulRejected(said, status)
     if status >= 500 or status in _UNAVAILABLE:

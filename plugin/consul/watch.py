@@ -15,6 +15,8 @@ It does no IO and reads no clock; :mod:`plugin.consul.poller` drives it. The rul
    an index that is still current would hide for a minute that all is well again.
 8. Polls that follow each other too fast spend tokens of a bucket, so that a hot key costs a bounded rate.
 9. A failure never changes the value.
+10. A kind of config entry that this Consul is too old for is knowledge too: there is none. An upgrade is noticed, since
+   the next poll comes after a long pause.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from tenacity import RetryCallState, Retrying, wait_fixed, wait_random, wait_ran
 from tenacity.wait import wait_base
 
 from plugin.consul.transport import Reply
-from plugin.errors import ConfigError, ConsulForbidden, ConsulRejected, GatewayError
+from plugin.errors import ConfigError, ConsulForbidden, ConsulRejected, GatewayError, UnknownKind
 
 T = TypeVar("T")
 
@@ -38,6 +40,7 @@ WAIT_S = 55.0
 UNINDEXED_PAUSE_S = 5.0
 BURST = 10
 POLLS_PER_S = 2.0
+UNKNOWN_KIND_PAUSE_S = 60.0
 
 RETRY: wait_base = wait_fixed(0.1) + wait_random_exponential(multiplier=0.2, max=8.0)
 """After faults that pass by themselves."""
@@ -128,6 +131,8 @@ class Watch(Generic[T]):
         self.confirmed_s: float | None = None
         """When the last good reply came, on the caller's clock."""
         self.problem: GatewayError | None = None
+        self.note = ""
+        """Why there is no value although nothing is wrong."""
 
     def next(self, now_s: float) -> Poll | Pause:
         if not self._paid:
@@ -164,8 +169,17 @@ class Watch(Generic[T]):
         self.index = 0
         self._not_before_s = now_s + self._backoff.failed(problem)
 
+    def unknown_kind(self, problem: UnknownKind, now_s: float) -> News[T]:
+        """Take the answer of a Consul that is older than what was asked for."""
+        changed = not self.known or self.value is not None
+        self.value, self._digest, self.known, self.index = None, None, True, 0
+        self._succeeded(now_s, UNKNOWN_KIND_PAUSE_S * random.uniform(0.9, 1.1))
+        self.note = str(problem)
+        return News(None, 0, changed, changed)
+
     def _succeeded(self, now_s: float, pause_s: float) -> None:
         self.problem = None
+        self.note = ""
         self.confirmed_s = now_s
         self._backoff.succeeded()
         self._not_before_s = now_s + pause_s

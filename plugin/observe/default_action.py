@@ -106,9 +106,12 @@ class DefaultActionLearner:
             answer = await self._client.get(endpoints.AGENT_SELF, type=dict[str, Any])
         except (ConsulForbidden, ConsulRejected):
             return None
-        datacenter = (answer.get("Config") or {}).get("Datacenter")
+        config = answer.get("Config") or {}
+        datacenter, version = config.get("Datacenter"), config.get("Version")
         if isinstance(datacenter, str) and datacenter:
             self._store.set_datacenter(datacenter)
+        if isinstance(version, str) and version:
+            self._store.set_consul_version(version)
         return action_of_agent(answer.get("DebugConfig") or {})
 
     async def _from_probe(self) -> Action:

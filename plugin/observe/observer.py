@@ -25,7 +25,7 @@ from plugin.consul.client import ConsulClient, decode, decode_rows
 from plugin.consul.poller import Poller, WatchState
 from plugin.consul.transport import Reply
 from plugin.consul.watch import Backoff, News
-from plugin.errors import ConsulRejected, GatewayError
+from plugin.errors import GatewayError
 from plugin.observe.default_action import DefaultActionLearner
 from plugin.observe.instance_reader import InstanceReader
 from plugin.observe.intention_reader import IntentionReader
@@ -129,27 +129,15 @@ class Observer:
             if news.changed or entries.problem is not None:
                 entries.learned(news.value or (), index=news.index)
 
-        def failed(problem: GatewayError) -> None:
-            if _unknown_kind(problem):
-                entries.learned(())
-            else:
-                entries.failed(problem)
-
         path = endpoints.config(kind)
-        return self._poller(kind, path, lambda reply: decode_rows(reply, row, path), learned, failed)
+        return self._poller(kind, path, lambda reply: decode_rows(reply, row, path), learned, entries.failed)
 
     def _single(self, kind: str, row: type[T], slot: Slot[T]) -> Poller[tuple[T, ...]]:
         def learned(news: News[tuple[T, ...]]) -> None:
             slot.learned(next(iter(news.value or ()), None), index=news.index)
 
-        def failed(problem: GatewayError) -> None:
-            if _unknown_kind(problem):
-                slot.learned(None)
-            else:
-                slot.failed(problem)
-
         path = endpoints.config(kind)
-        return self._poller(kind, path, lambda reply: decode_rows(reply, row, path), learned, failed)
+        return self._poller(kind, path, lambda reply: decode_rows(reply, row, path), learned, slot.failed)
 
     def _rows(self, reply: Reply) -> tuple[GatewayService, ...]:
         return decode_rows(reply, GatewayService, endpoints.gateway_services(self._gateway))
@@ -204,8 +192,3 @@ class Observer:
 
 def _roots(reply: Reply) -> Roots:
     return decode(reply, Roots, endpoints.ROOTS)
-
-
-def _unknown_kind(problem: GatewayError) -> bool:
-    """This Consul is older than the kind: there can be no such entry."""
-    return isinstance(problem, ConsulRejected) and "invalid config entry kind" in str(problem)

@@ -230,6 +230,10 @@ class FactStore:
         if datacenter != self._mesh.datacenter:
             self._set_mesh(True, datacenter=datacenter)
 
+    def set_consul_version(self, version: str) -> None:
+        # For operators alone: nothing is assembled from it.
+        self._set_mesh(False, consul_version=version)
+
     def set_proxy_config(self, config: Mapping[str, object]) -> None:
         if config != self._mesh.proxy_config:
             self._set_mesh(True, proxy_config=dict(config))

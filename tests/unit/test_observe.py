@@ -112,9 +112,18 @@ async def test_entry_that_may_never_be_read_stays_unknown(fake: FakeConsul) -> N
 
 async def test_kind_that_this_consul_does_not_know_has_no_entry(fake: FakeConsul) -> None:
     fake.values[endpoints.config("mesh")] = lambda _: web.Response(status=500, text="invalid config entry kind: mesh")
-    async with observing(fake) as (store, _):
+    async with observing(fake) as (store, observer):
         await eventually(lambda: store.mesh_facts().mesh.known)
         assert store.mesh_facts().mesh.value is None
+        (mesh,) = (state for state in observer.watch_states() if state.name == "mesh")
+        assert (mesh.problem, mesh.requests) == ("", 1)
+        assert "invalid config entry kind: mesh" in mesh.note
+
+
+async def test_version_of_consul_is_learned_where_the_agent_tells_it(fake: FakeConsul) -> None:
+    fake.values[endpoints.AGENT_SELF] = {"Config": {"Datacenter": "dc7", "Version": "1.8.7"}, "DebugConfig": {}}
+    async with observing(fake) as (store, _):
+        await eventually(lambda: store.mesh_facts().consul_version == "1.8.7")
 
 
 async def test_consul_away_keeps_everything_and_its_return_is_noticed(fake: FakeConsul) -> None:

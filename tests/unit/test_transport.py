@@ -16,7 +16,7 @@ from aiohttp import web
 from plugin.consul import transport as transport_module
 from plugin.consul.transport import Token, Transport
 from plugin.dev.pki import Authority
-from plugin.errors import ConfigError, ConsulForbidden, ConsulRejected, ConsulUnavailable, GatewayError
+from plugin.errors import ConfigError, ConsulForbidden, ConsulRejected, ConsulUnavailable, GatewayError, UnknownKind
 from plugin.settings import ConsulSettings
 from tests.support.fake_consul import FakeConsul, body, silent, status, torn
 
@@ -30,7 +30,7 @@ PATH = "/v1/health/service/db"
         (403, "Permission denied", ConsulForbidden),
         (500, "rpc error making call: Permission denied", ConsulForbidden),
         (500, "rpc error making call: ACL not found", ConsulForbidden),
-        (500, "invalid config entry kind: mesh", ConsulRejected),
+        (500, "invalid config entry kind: mesh", UnknownKind),
         (500, 'CheckID "x" does not have associated TTL', ConsulRejected),
         (500, "No cluster leader", ConsulUnavailable),
         (429, "Rate limit reached, try again later", ConsulUnavailable),

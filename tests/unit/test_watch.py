@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from plugin.consul.transport import Reply
 from plugin.consul.watch import BURST, POLLS_PER_S, WAIT_S, Backoff, Bucket, News, Pause, Poll, Watch
-from plugin.errors import ConsulForbidden, ConsulRejected, ConsulUnavailable, GatewayError
+from plugin.errors import ConsulForbidden, ConsulRejected, ConsulUnavailable, GatewayError, UnknownKind
 
 
 def decode(reply: Reply) -> Any:
@@ -43,6 +43,8 @@ class Script:
 
     def answer(self, given: Reply | GatewayError, *, after_s: float = 0.01) -> News[Any] | None:
         self.now_s += after_s
+        if isinstance(given, UnknownKind):
+            return self.watch.unknown_kind(given, self.now_s)
         if isinstance(given, GatewayError):
             self.watch.fail(given, self.now_s)
             return None
@@ -197,6 +199,25 @@ def test_bucket_never_gives_more_than_its_burst_after_a_long_rest() -> None:
     bucket = Bucket(3, 1.0)
     bucket.take(0.0)
     assert [bucket.take(1e6) for _ in range(5)] == [0.0, 0.0, 0.0, 1.0, 2.0]
+
+
+def test_kind_that_this_consul_is_too_old_for_is_known_absence(script: Script) -> None:
+    script.poll()
+    assert script.answer(UnknownKind("no kind mesh", 500)) == News(None, 0, changed=True, woken=True)
+    assert (script.watch.known, script.watch.problem, script.watch.note) == (True, None, "no kind mesh")
+    before_s = script.now_s
+    assert script.poll() == Poll(0, 0.0)
+    assert script.now_s - before_s > 30
+    assert script.answer(UnknownKind("no kind mesh", 500)) == News(None, 0, changed=False, woken=False)
+
+
+def test_kind_is_known_after_an_upgrade(script: Script) -> None:
+    script.poll()
+    script.answer(UnknownKind("no kind mesh", 500))
+    script.poll()
+    assert script.answer(reply(9, ["a"])) == News(["a"], 9, changed=True, woken=True)
+    assert script.watch.note == ""
+    assert script.poll() == Poll(9, WAIT_S)
 
 
 def test_restart_of_an_agent_as_recorded(script: Script) -> None:
