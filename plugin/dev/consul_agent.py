@@ -56,7 +56,9 @@ class ConsulAgent(Launcher):
         peering: bool = False,
         datacenter: str = "dc1",
         node_name: str = "agent",
+        program: Path | None = None,
     ) -> None:
+        """``program`` is another Consul than the one of :mod:`plugin.dev.locate`."""
         self.work_dir = work_dir
         self.acl = acl
         self.persistent = persistent
@@ -68,6 +70,7 @@ class ConsulAgent(Launcher):
         self._default_intention_policy = default_intention_policy
         self._extra_hcl = extra_hcl
         self._tls = tls
+        self._program = program
         self.http_port, self.grpc_port, self.server_port, self.serf_port = free_ports(4)
         self.grpc_tls_port = free_ports(1)[0] if peering else -1
         self.https_port = free_ports(1)[0] if tls is not None else -1
@@ -89,7 +92,7 @@ class ConsulAgent(Launcher):
 
     async def start(self) -> None:
         """Start it and wait until it has a leader and a mesh CA. :raises StartError: with the log's tail."""
-        program = locate.consul()
+        program = self.program()
         files = self._write_configuration()
         mode = [] if self.persistent else ["-dev"]
         self.child = Child(
@@ -100,6 +103,10 @@ class ConsulAgent(Launcher):
             folder=self.work_dir,
         )
         await self.child.started(self._is_ready)
+
+    def program(self) -> Path:
+        """:raises StartError: when there is none."""
+        return self._program or locate.consul()
 
     async def stop(self) -> None:
         if self.child is not None:
@@ -234,7 +241,7 @@ class ConsulAgent(Launcher):
 
     async def cli(self, *arguments: str, input_text: str = "", token: str | None = None) -> str:
         """Run ``consul ARGUMENTS`` and return what it prints. :raises StartError: with its output, when it fails."""
-        program = await asyncio.to_thread(locate.consul)
+        program = await asyncio.to_thread(self.program)
         return await run(
             [str(program), *arguments],
             environment=self.cli_environment(token),
