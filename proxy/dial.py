@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import socket
 from dataclasses import dataclass
 
@@ -13,7 +11,9 @@ from proxy.channel import Buffers, Channel, TCPChannel, TLSChannel
 from proxy.errors import UpstreamError
 from proxy.intentions import Permit
 from proxy.model import CloseReason, Endpoint, Keepalive
+from proxy.rivals import Rivals
 from proxy.steps import DeadlineExpired, Steps
+from proxy.tcp_connect import Failures, connect, failed, race, timed_out
 from proxy.tls_context import UpstreamContext
 
 
@@ -22,8 +22,10 @@ class Target:
     """Where a connection may go, and how."""
 
     endpoints: EndpointSet
+    rivals: Rivals
+    """Of the same endpoints."""
     connect_timeout_s: float
-    """For each endpoint: TCP and TLS together."""
+    """For each endpoint that is chosen, with its rivals: TCP and TLS together."""
     tls: UpstreamContext | None = None
     unusable: str = ""
     """Why nothing may be dialled although there are endpoints: upstream TLS is asked for and cannot be had."""
@@ -35,59 +37,77 @@ async def dial(
 ) -> tuple[Channel, Endpoint]:
     """Connect to the best endpoint that answers.
 
+    The addresses of a hostname are tried side by side; an IP address of the catalog is tried alone.
+
     :raises UpstreamError: when none does; the text names each one that was tried.
     """
     assert isinstance(permit, Permit)
     if target.unusable:
         raise UpstreamError(CloseReason.UPSTREAM_TLS_FAILED, target.unusable)
-    failures: list[str] = []
-    reason = CloseReason.NO_ENDPOINTS
-    for endpoint in target.endpoints.order(client_ip):
-        try:
-            channel = await _attempt(target, endpoint, steps, buffers)
-        except UpstreamError as error:
-            reason = error.reason
-            failures.append(f"{describe(endpoint)}: {error}")
+    failures: Failures = {}
+    for chosen in target.endpoints.order(client_ip):
+        # It may have failed as the rival of an earlier one.
+        if chosen not in failures:
+            opened = await _attempt(target, chosen, steps, buffers, failures)
+            if opened is not None:
+                return opened
+    if not failures:
+        raise UpstreamError(CloseReason.NO_ENDPOINTS, "the service has no instance that could be dialled")
+    newest = next(reversed(failures.values()))
+    texts = (f"{describe(endpoint)}: {error}" for endpoint, error in failures.items())
+    raise UpstreamError(newest.reason, "; ".join(texts))
+
+
+async def _attempt(
+    target: Target, chosen: Endpoint, steps: Steps, buffers: Buffers, failures: Failures
+) -> tuple[Channel, Endpoint] | None:
+    """Connect to ``chosen`` or one of its rivals, TCP and TLS, within the timeout; ``None`` when that has failed."""
+    timeout_s = target.connect_timeout_s
+    endpoint = chosen
+    steps.deadline(timeout_s)
+    try:
+        if chosen.hostname:
+            raced = await _race(target, chosen, steps, failures)
+            if raced is None:
+                return None
+            upstream, endpoint = raced
         else:
-            return channel, endpoint
-    raise UpstreamError(reason, "; ".join(failures) or "the service has no instance that could be dialled")
-
-
-async def _attempt(target: Target, endpoint: Endpoint, steps: Steps, buffers: Buffers) -> Channel:
-    family = socket.AF_INET6 if ":" in endpoint.address else socket.AF_INET
-    try:
-        upstream = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            upstream = await connect(steps, chosen)
+        return await _channel(target, upstream, steps, buffers), endpoint
+    except DeadlineExpired:
+        failures[endpoint] = timed_out(timeout_s)
     except OSError as error:
-        raise UpstreamError(CloseReason.DIAL_FAILED, error.strerror or str(error)) from error
+        failures[endpoint] = failed(error)
+    except UpstreamError as error:
+        failures[endpoint] = error
+    finally:
+        steps.no_deadline()
+    return None
+
+
+async def _race(
+    target: Target, chosen: Endpoint, steps: Steps, failures: Failures
+) -> tuple[socket.socket, Endpoint] | None:
+    now_s = steps.poller.loop.time
+    line = [endpoint for endpoint in target.rivals.line_up(chosen, now_s()) if endpoint not in failures]
+    won = await race(steps, line, target.connect_timeout_s, failures)
+    if won is not None and won[1] != line[0]:
+        target.rivals.lost(line[0], now_s())
+    return won
+
+
+async def _channel(target: Target, upstream: socket.socket, steps: Steps, buffers: Buffers) -> Channel:
+    """Make a channel of a connected socket, or close it."""
     try:
-        steps.deadline(target.connect_timeout_s)
-        await _connect(steps, upstream, endpoint)
         _set_options(upstream, target.keepalive)
         if target.tls is None:
             return TCPChannel(upstream, buffers)
         session = target.tls.connect()
         await handshake.connect(steps, upstream, session, buffers)
         return TLSChannel(upstream, session, buffers)
-    except DeadlineExpired:
-        steps.poller.close_socket(upstream)
-        raise UpstreamError(CloseReason.DIAL_TIMEOUT, f"no connection within {target.connect_timeout_s:g} s") from None
-    except OSError as error:
-        steps.poller.close_socket(upstream)
-        raise UpstreamError(CloseReason.DIAL_FAILED, error.strerror or str(error)) from error
     except BaseException:
         steps.poller.close_socket(upstream)
         raise
-    finally:
-        steps.no_deadline()
-
-
-async def _connect(steps: Steps, upstream: socket.socket, endpoint: Endpoint) -> None:
-    code = upstream.connect_ex((endpoint.address, endpoint.port))
-    if code in (errno.EINPROGRESS, errno.EINTR):
-        await steps.writable(upstream)
-        code = upstream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if code:
-        raise OSError(code, os.strerror(code))
 
 
 def _set_options(upstream: socket.socket, keepalive: Keepalive | None) -> None:

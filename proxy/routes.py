@@ -15,6 +15,7 @@ from proxy.errors import MaterialError
 from proxy.identity import IdentityError, cached_identity_of
 from proxy.intentions import Policy
 from proxy.model import Mesh, Problem, ServerName, Service, ServiceName, Update, UpstreamTLS
+from proxy.rivals import Rivals
 from proxy.tls import ServerSession
 from proxy.tls_context import FrontContext, ServiceContext, UpstreamContext
 
@@ -206,14 +207,15 @@ def _take_targets(state: ServiceState) -> None:
     former, state.targets = state.targets, {}
     for server_name in service.server_names:
         old = former.get(server_name.sni)
-        endpoints = old.endpoints if old else None
+        endpoints, rivals = (old.endpoints, old.rivals) if old else (None, None)
         if endpoints is None or (endpoints.endpoints, endpoints.balance) != (server_name.endpoints, service.balance):
             fresh = EndpointSet(server_name.endpoints, service.balance)
             if endpoints is not None:
                 fresh.take_over(endpoints)
-            endpoints = fresh
+            endpoints, rivals = fresh, None
         state.targets[server_name.sni] = Target(
             endpoints=endpoints,
+            rivals=rivals or Rivals(server_name.endpoints),
             connect_timeout_s=service.connect_timeout_s,
             tls=state.upstream_tls,
             unusable=state.upstream_unusable,

@@ -1,15 +1,17 @@
 """Running the first, short part of a connection: a coroutine that waits for sockets and nothing else.
 
-It is resumed straight from the readiness callback. An asyncio task would do the same by way of a future, a handle and
-another turn of the event loop for each wait, which is a tenth of what a new connection costs.
+It waits for one socket, or for the first of several, and is resumed straight from the readiness callback. An asyncio
+task would do the same by way of a future, a handle and another turn of the event loop for each wait, which is a tenth
+of what a new connection costs.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from typing import Any
 
 from proxy.poller import Poller
@@ -34,7 +36,7 @@ class Steps:
     def __init__(self, poller: Poller, finished: Callable[[BaseException | None], None]) -> None:
         self.poller = poller
         self._finished = finished
-        self._coroutine: Coroutine[_Wait, None, None] | None = None
+        self._coroutine: Coroutine[_Wait | None, None, None] | None = None
         self._waiting: _Wait | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -66,6 +68,31 @@ class Steps:
     def writable(self, waiting: socket.socket) -> Generator[_Wait, None, None]:
         """Return when ``waiting`` may take bytes, or has failed."""
         yield waiting, _WRITE
+
+    @types.coroutine
+    def first_writable(
+        self, waiting: Iterable[socket.socket], within_s: float | None
+    ) -> Generator[None, None, socket.socket | None]:
+        """Return the first of ``waiting`` that may take bytes, or has failed; ``None`` when ``within_s`` seconds have
+        passed before. ``None`` for ``within_s`` is no such limit; the deadline holds in either case."""
+        first: list[socket.socket] = []
+
+        def ready(one: socket.socket) -> None:
+            first.append(one)
+            self._step(None)
+
+        timer = None if within_s is None else self.poller.loop.call_later(within_s, self._step, None)
+        descriptors = {one.fileno(): one for one in waiting}
+        for descriptor, one in descriptors.items():
+            self.poller.on_writable(descriptor, functools.partial(ready, one))
+        try:
+            yield None
+        finally:
+            if timer is not None:
+                timer.cancel()
+            for descriptor in descriptors:
+                self.poller.ignore_writable(descriptor)
+        return first[0] if first else None
 
     def _expire(self) -> None:
         self._timer = None
@@ -99,6 +126,8 @@ class Steps:
             self._end(ended)
         else:
             self._waiting = wait
+            if wait is None:
+                return  # for several sockets: they are registered where they are waited for
             waiting, reading = wait
             if reading:
                 self.poller.on_readable(waiting.fileno(), self._resume)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Iterator
 
@@ -123,5 +124,59 @@ def test_what_it_raises_is_handed_on(pair: Pair) -> None:
 
         story.steps.run(fail())
         assert [type(error) for error in story.ended] == [ZeroDivisionError]
+
+    run(poller, scene())
+
+
+def test_the_first_of_several_that_is_ready_is_told_and_the_others_are_let_go(pair: Pair) -> None:
+    poller = Poller()
+
+    async def scene() -> None:
+        story = Story(poller)
+        found: list[socket.socket | None] = []
+        filled, idle = pair
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                filled.send(bytes(65_536))
+
+        async def wait() -> None:
+            found.append(await story.steps.first_writable((filled, idle), None))
+            found.append(await story.steps.first_writable((filled,), 0.01))
+            found.append(await story.steps.first_writable((filled, idle), 60.0))
+
+        story.steps.run(wait())
+        await eventually(lambda: story.ended)
+        assert story.ended == [None]
+        assert found == [idle, None, idle]
+        idle.recv(1 << 20)
+        await asyncio.sleep(0.05)
+        assert len(found) == 3, "who is not waited for any more is not reported"
+
+    run(poller, scene())
+
+
+@pytest.mark.parametrize("ending", [DeadlineExpired, Cancelled])
+def test_waiting_for_several_ends_as_waiting_for_one_does(pair: Pair, ending: type[BaseException]) -> None:
+    poller = Poller()
+
+    async def scene() -> None:
+        story = Story(poller)
+        filled, other = pair
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                filled.send(bytes(65_536))
+
+        async def wait() -> None:
+            await story.steps.first_writable((filled,), 60.0)
+
+        story.steps.deadline(0.02 if ending is DeadlineExpired else 60.0)
+        story.steps.run(wait())
+        if ending is Cancelled:
+            story.steps.cancel()
+        await eventually(lambda: story.ended)
+        assert isinstance(story.ended[0], ending)
+        other.recv(1 << 20)
+        await asyncio.sleep(0.05)
+        assert len(story.ended) == 1
 
     run(poller, scene())

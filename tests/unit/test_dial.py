@@ -1,0 +1,221 @@
+"""Reaching an external service by its addresses: which are tried, what fails how, what is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from plugin.dev.external import ExternalService, banner_first, echo
+from plugin.dev.pki import Authority
+from proxy import tcp_connect
+from proxy.balance import EndpointSet
+from proxy.channel import Buffers, Channel
+from proxy.dial import Target, dial
+from proxy.errors import UpstreamError
+from proxy.identity import Identity
+from proxy.intentions import Permit, Policy
+from proxy.model import Action, Balance, CloseReason, Endpoint, Leaf, Mesh, Service, ServiceName, UpstreamTLS
+from proxy.poller import Poller
+from proxy.rivals import Rivals
+from proxy.steps import Steps
+from proxy.tls_context import UpstreamContext
+from tests.support.eventually import eventually
+from tests.support.ports import deaf, shared_port
+
+PATIENCE_S = 20.0
+BUFFERS = Buffers()
+
+
+def permit() -> Permit:
+    """Nothing but a policy makes one."""
+    service = Service(ServiceName("db"), Leaf("", "", "", "", 0, 0), (), intentions=())
+    policy = Policy.compile(service, Mesh("t.consul", "dc1", (), default_action=Action.ALLOW))
+    decision = policy.authorize(Identity("t.consul", "web"))
+    assert isinstance(decision, Permit)
+    return decision
+
+
+def target(*endpoints: Endpoint, timeout_s: float = 5.0, **fields: Any) -> Target:
+    balanced = EndpointSet(endpoints, Balance())
+    return Target(endpoints=balanced, rivals=Rivals(endpoints), connect_timeout_s=timeout_s, **fields)
+
+
+class Dialled:
+    """One call of ``dial``, and how it ended."""
+
+    def __init__(self, poller: Poller, where: Target) -> None:
+        self._ended: list[BaseException | None] = []
+        self._opened: tuple[Channel, Endpoint] | None = None
+        steps = Steps(poller, self._ended.append)
+
+        async def run() -> None:
+            self._opened = await dial(permit(), where, "192.0.2.9", steps, BUFFERS)
+
+        steps.run(run())
+
+    async def endpoint(self) -> Endpoint:
+        """Close the channel and return where it went. :raises UpstreamError: when it went nowhere."""
+        await eventually(lambda: self._ended, PATIENCE_S)
+        if self._ended[0] is not None:
+            raise self._ended[0]
+        assert self._opened is not None
+        channel, endpoint = self._opened
+        channel.close()
+        return endpoint
+
+    async def failure(self) -> UpstreamError:
+        with pytest.raises(UpstreamError) as caught:
+            await self.endpoint()
+        return caught.value
+
+
+def play(scene: Callable[[Poller], Awaitable[None]]) -> None:
+    poller = Poller()
+
+    async def staged() -> None:
+        await scene(poller)
+
+    with asyncio.Runner(loop_factory=lambda: poller.loop) as runner:
+        runner.run(staged())
+
+
+def dual_stack(port: int) -> tuple[Endpoint, Endpoint]:
+    """One instance that was registered by its name."""
+    return (
+        Endpoint("127.0.0.1", port, "db.example", instance="node/db"),
+        Endpoint("::1", port, "db.example", instance="node/db"),
+    )
+
+
+def test_a_service_without_instances_is_told_so() -> None:
+    async def scene(poller: Poller) -> None:
+        failure = await Dialled(poller, target()).failure()
+        assert failure.reason is CloseReason.NO_ENDPOINTS
+
+    play(scene)
+
+
+def test_nothing_is_dialled_when_upstream_tls_cannot_be_had() -> None:
+    async def scene(poller: Poller) -> None:
+        async with ExternalService(echo) as service:
+            where = target(Endpoint("127.0.0.1", service.port), unusable="CAFile is junk")
+            failure = await Dialled(poller, where).failure()
+            assert (failure.reason, str(failure)) == (CloseReason.UPSTREAM_TLS_FAILED, "CAFile is junk")
+            assert service.accepted == 0
+
+    play(scene)
+
+
+def test_each_endpoint_that_was_tried_is_named_with_its_failure() -> None:
+    async def scene(poller: Poller) -> None:
+        port = shared_port(["127.0.0.1", "127.0.0.2", "::1"])
+        plain = Endpoint("127.0.0.2", port)
+        failure = await Dialled(poller, target(plain, *dual_stack(port))).failure()
+        assert failure.reason is CloseReason.DIAL_FAILED
+        assert sorted(str(failure).split("; ")) == [
+            f"127.0.0.1:{port} (db.example): Connection refused",
+            f"127.0.0.2:{port}: Connection refused",
+            f"[::1]:{port} (db.example): Connection refused",
+        ]
+
+    play(scene)
+
+
+def test_a_hostname_is_reached_by_either_family_and_its_slow_address_is_not_tried_first_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scene(poller: Poller) -> None:
+        port = shared_port(["127.0.0.1", "::1"])
+        async with ExternalService(echo, address="::1", port=port) as service:
+            where = target(*dual_stack(port))
+            with deaf("127.0.0.1", port):
+                for _ in range(2):
+                    assert (await Dialled(poller, where).endpoint()).address == "::1"
+                # Each of the two was chosen once by now. Nothing would be connected any more by a second attempt:
+                monkeypatch.setattr(tcp_connect, "ATTEMPT_DELAY_S", 3_600.0)
+                for _ in range(4):
+                    assert (await Dialled(poller, where).endpoint()).address == "::1"
+            await eventually(lambda: service.accepted == 6, PATIENCE_S)
+
+    play(scene)
+
+
+def test_instances_with_an_ip_address_do_not_race(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tcp_connect, "ATTEMPT_DELAY_S", 0.01)
+
+    async def scene(poller: Poller) -> None:
+        async with ExternalService(echo) as service:
+            with deaf("::1") as port:
+                one, other = Endpoint("::1", port), Endpoint("127.0.0.1", service.port)
+                for _ in range(2):
+                    assert await Dialled(poller, target(one, other, timeout_s=0.3)).endpoint() == other
+            assert service.accepted == 2
+
+    play(scene)
+
+
+def test_the_race_is_over_before_tls_begins_and_the_loser_sees_no_byte() -> None:
+    authority = Authority("Partner CA")
+    tls = UpstreamContext(UpstreamTLS(authority.certificate_pem, server_name="db.example"))
+
+    async def scene(poller: Poller) -> None:
+        port = shared_port(["127.0.0.1", "::1"])
+        with contextlib.ExitStack() as stack:
+            slow = stack.enter_context(socket.socket())
+            slow.bind(("127.0.0.1", port))
+            slow.listen(0)
+            filler = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            service = ExternalService(banner_first, tls=authority.server("db.example"), address="::1", port=port)
+            async with service:
+                where = target(*dual_stack(port), tls=tls)
+                opened = [await Dialled(poller, where).endpoint() for _ in range(2)]
+                assert {endpoint.address for endpoint in opened} == {"::1"}
+                # What the kernel has completed for the losers since then holds nothing but an end.
+                slow.settimeout(0.5)
+                filler.close()
+                with contextlib.suppress(TimeoutError):
+                    while True:
+                        peer = stack.enter_context(slow.accept()[0])
+                        peer.settimeout(PATIENCE_S)
+                        with contextlib.suppress(ConnectionError):
+                            assert peer.recv(1) == b""
+
+    play(scene)
+
+
+def test_the_timeout_holds_for_tcp_and_tls_together() -> None:
+    authority = Authority("Partner CA")
+    tls = UpstreamContext(UpstreamTLS(authority.certificate_pem))
+
+    async def scene(poller: Poller) -> None:
+        port = shared_port(["127.0.0.1", "::1"])
+        # It accepts TCP and says nothing.
+        with socket.create_server(("::1", port), family=socket.AF_INET6), deaf("127.0.0.1", port):
+            began_s = poller.loop.time()
+            failure = await Dialled(poller, target(*dual_stack(port), tls=tls, timeout_s=0.5)).failure()
+            assert failure.reason is CloseReason.DIAL_TIMEOUT
+            assert f"[::1]:{port} (db.example): no connection within 0.5 s" in str(failure)
+            # The address that is left over is tried in the same way, once.
+            assert poller.loop.time() - began_s >= 0.5
+
+    play(scene)
+
+
+def test_a_tls_failure_of_the_winner_is_its_own_and_others_are_tried() -> None:
+    authority = Authority("Partner CA")
+    tls = UpstreamContext(UpstreamTLS(authority.certificate_pem, server_name="db.example"))
+
+    async def scene(poller: Poller) -> None:
+        port = shared_port(["127.0.0.1", "::1"])
+        wrong = ExternalService(echo, tls=authority.server("other.example"), address="127.0.0.1", port=port)
+        right = ExternalService(echo, tls=authority.server("db.example"), address="::1", port=port)
+        async with wrong, right:
+            for _ in range(4):
+                assert (await Dialled(poller, target(*dual_stack(port), tls=tls)).endpoint()).address == "::1"
+
+    play(scene)
