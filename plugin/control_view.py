@@ -67,6 +67,7 @@ class ControlView:
             datacenter=mesh.datacenter if mesh else "",
             trust_domain=mesh.trust_domain if mesh else "",
             default_action=default_action(mesh),
+            consul_version=self.store.mesh_facts().consul_version,
             registration=self._registration(),
             services=self._services(),
             workers=tuple(worker_status(worker) for worker in self.workers.all),

@@ -68,6 +68,8 @@ class WatchStatus(msgspec.Struct, frozen=True, kw_only=True):
     age_s: float = 0.0
     """Seconds since the answer was last confirmed."""
     problem: str = ""
+    note: str = ""
+    """Why there is no value although nothing is wrong: the agent's Consul is too old to have one."""
 
 
 class RegistrationStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +85,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     service_id: str
     address: str
     version: str
+    consul_version: str = ""
+    """Of the agent; empty while not known, which it stays for tokens without ``agent:read``."""
     pid: int
     started_at_s: float
     ready: bool
@@ -157,7 +161,12 @@ def worker_status(worker: Worker) -> WorkerStatus:
 def watch_statuses(states: Iterable[WatchState]) -> tuple[WatchStatus, ...]:
     return tuple(
         WatchStatus(
-            name=one.name, known=one.age_s is not None, index=one.index, age_s=one.age_s or 0.0, problem=one.problem
+            name=one.name,
+            known=one.age_s is not None,
+            index=one.index,
+            age_s=one.age_s or 0.0,
+            problem=one.problem,
+            note=one.note,
         )
         for one in states
     )

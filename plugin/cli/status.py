@@ -54,6 +54,8 @@ def render(shown: Status, console: Console, *, now_s: float) -> None:
     for watch in shown.watches:
         if watch.problem:
             console.print(f"[yellow]{escape(watch.name)}[/]: {escape(watch.problem)}")
+        elif watch.note:
+            console.print(f"{escape(watch.name)}: {escape(watch.note)}")
 
 
 def _head(shown: Status, now_s: float) -> Table:
@@ -69,6 +71,7 @@ def _head(shown: Status, now_s: float) -> Table:
         table.add_row("registration", registration)
     table.add_row("mesh", f"{shown.trust_domain or 'not known yet'} in {shown.datacenter or 'not known yet'}")
     table.add_row("default", shown.default_action or "not known yet (refused)")
+    table.add_row("Consul", shown.consul_version or 'version not known (agent_prefix "" { policy = "read" } tells it)')
     table.add_row("state number", str(shown.generation))
     table.add_row("running", f"{duration(now_s - shown.started_at_s)}, process {shown.pid}, version {shown.version}")
     return table

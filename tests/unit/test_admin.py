@@ -38,7 +38,11 @@ READY = Status(
     workers=(
         WorkerStatus(index=0, pid=2, generation=7, adopted=False, draining=False, connected=True, started_at_s=1.0),
     ),
-    watches=(WatchStatus(name="roots", known=True, age_s=3.0, problem="away"),),
+    watches=(
+        WatchStatus(name="roots", known=True, age_s=3.0, problem="away"),
+        WatchStatus(name="mesh", known=True, age_s=3.0, note="no such kind here"),
+    ),
+    consul_version="1.8.7",
     worker_restarts=4,
 )
 TOTALS = Totals(

@@ -127,6 +127,8 @@ def test_status_shows_what_is_served_and_why_not() -> None:
         "broken: no CAFile",
         "not served",
         "roots: away",
+        "1.8.7",
+        "mesh: no such kind here",
         "registered, passing",
     ):
         assert expected in text

@@ -34,10 +34,12 @@ def test_a_watch_without_an_answer_is_not_known() -> None:
     states = [
         WatchState(name="roots", index=3, age_s=2.0, problem="", requests=1),
         WatchState(name="mesh", index=0, age_s=None, problem="away", requests=1),
+        WatchState(name="old", index=0, age_s=1.0, problem="", requests=1, note="no such kind"),
     ]
-    roots, mesh = watch_statuses(states)
+    roots, mesh, old = watch_statuses(states)
     assert (roots.known, roots.age_s) == (True, 2.0)
     assert (mesh.known, mesh.problem) == (False, "away")
+    assert (old.known, old.problem, old.note) == (True, "", "no such kind")
 
 
 def test_the_default_action_is_empty_while_unknown() -> None:
