@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from plugin.errors import ConfigError
 
+_VIRTUAL = "consul-virtual"
+_BIND_SETTINGS = ("no_default_bind", "bind_tagged_addresses", "bind_addresses")
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class HostPort:
@@ -57,14 +60,23 @@ def bind_addresses(
         named.append(("default", HostPort(registered.host or "0.0.0.0", registered.port)))
     if _truth(_setting(proxy_config, "bind_tagged_addresses")):
         # The virtual addresses that Consul adds by itself are not addresses of this host.
-        named += [(name, at) for name, at in (tagged or {}).items() if not name.startswith("consul-virtual")]
+        named += [(name, _tagged(name, at)) for name, at in (tagged or {}).items() if not name.startswith(_VIRTUAL)]
     named += _listed(_setting(proxy_config, "bind_addresses"))
     if not named:
         raise ConfigError(
             "envoy_gateway_no_default_bind leaves nothing to listen on; set envoy_gateway_bind_addresses as well"
         )
-    ordered = sorted(named, key=lambda item: f"{item[0]}:{item[1].host}:{item[1].port}")
-    return tuple(dict.fromkeys(at for _, at in ordered))
+    return tuple(dict.fromkeys(at for _, at in sorted(named, key=lambda item: item[0])))
+
+
+def binds_itself(proxy_config: Mapping[str, object]) -> bool:
+    """Whether ``Proxy.Config`` says anything about what to bind."""
+    return any(_setting(proxy_config, name) is not None for name in _BIND_SETTINGS)
+
+
+def _tagged(name: str, at: HostPort) -> HostPort:
+    """:raises ConfigError: when it is a hostname: there is nothing to bind then, as for Envoy."""
+    return HostPort.parse(str(at), what=f"envoy_gateway_bind_tagged_addresses: TaggedAddresses[{name!r}]")
 
 
 def _setting(proxy_config: Mapping[str, object], name: str) -> object:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from cryptography import x509
 
-from plugin.addresses import HostPort
 from plugin.admin.view import ConnectionList, WorkerConnection
+from plugin.definition import Definition
 from plugin.errors import ConfigError
 from plugin.gateway import Gateway
 from plugin.health import Health
@@ -47,6 +47,8 @@ class ControlView:
     observer: Observer
     workers: Workers
     registration: Registration
+    definition: Definition | None = None
+    """Where somebody else registers the gateway."""
     health: Health
     started_at_s: float = field(default_factory=time.time)
     _root_expiry: tuple[tuple[str, ...], float] = ((), 0.0)
@@ -57,7 +59,7 @@ class ControlView:
         return Status(
             service=self.settings.service,
             service_id=self.settings.id,
-            address=str(HostPort(self.settings.address, self.settings.port)),
+            address=str(self.settings.host_port),
             version=version_text(),
             pid=os.getpid(),
             started_at_s=self.started_at_s,
@@ -74,6 +76,7 @@ class ControlView:
             watches=watch_statuses(self.observer.watch_states()),
             worker_restarts=self.workers.restarts,
             root_expires_at_s=self._root_expires_at_s(),
+            warnings=self.gateway.mesh_warnings,
         )
 
     def totals(self) -> Totals:
@@ -113,7 +116,7 @@ class ControlView:
             wanted=self.settings.register,
             registered=self.registration.registered,
             check=self.registration.check,
-            problem=self.registration.problem,
+            problem=self.definition.problem if self.definition is not None else self.registration.problem,
         )
 
     def _services(self) -> tuple[ServiceStatus, ...]:

@@ -110,6 +110,9 @@ class Gateway:
             self._links_known_at_s = time.monotonic()
         facts = self._store.mesh_facts()
         assembled = assemble_mesh_with_warnings(facts)
+        for warning in assembled.warnings:
+            if warning not in self.mesh_warnings:
+                emit(logger, logging.WARNING, "mesh.problem", warning)
         self.mesh_warnings = assembled.warnings
         if isinstance(assembled.outcome, Unserved):
             self.mesh_problems = assembled.outcome.reasons

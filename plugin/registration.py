@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from plugin.addresses import HostPort
 from plugin.consul import endpoints
+from plugin.consul.api import TaggedAddress
 from plugin.consul.client import ConsulClient, decode
 from plugin.errors import ConsulForbidden, ConsulRejected, GatewayError
 from proxy.logs import emit
@@ -44,15 +45,18 @@ def definition(
     meta: Mapping[str, str],
     proxy_config: Mapping[str, object],
     passing: bool,
+    tagged_addresses: Mapping[str, HostPort] | None = None,
+    bound: Sequence[HostPort] = (),
 ) -> dict[str, Any]:
-    """Body of ``PUT /v1/agent/service/register``. An unspecified address (``0.0.0.0``) registers the node's own."""
-    unspecified = address.host in ("0.0.0.0", "::")
-    probed = HostPort("::1" if ":" in address.host else "127.0.0.1", address.port) if unspecified else address
+    """Body of ``PUT /v1/agent/service/register``. An unspecified address (``0.0.0.0``) registers the node's own.
+
+    :param bound: where the gateway listens; empty: at ``address``.
+    """
     body: dict[str, Any] = {
         "Kind": "terminating-gateway",
         "ID": service_id,
         "Name": service,
-        "Address": "" if unspecified else address.host,
+        "Address": "" if _is_unspecified(address) else address.host,
         "Port": address.port,
         "Meta": dict(meta),
         "Checks": [
@@ -66,7 +70,7 @@ def definition(
             {
                 "CheckID": f"service:{service_id}:listening",
                 "Name": "terminating-gateway listening",
-                "TCP": str(probed),
+                "TCP": str(_probed(address, bound)),
                 "Interval": "10s",
                 "Timeout": "5s",
                 "Status": "passing" if passing else "critical",
@@ -74,9 +78,24 @@ def definition(
             },
         ],
     }
+    if tagged_addresses:
+        body["TaggedAddresses"] = {name: {"Address": at.host, "Port": at.port} for name, at in tagged_addresses.items()}
     if proxy_config:
         body["Proxy"] = {"Config": dict(proxy_config)}
     return body
+
+
+def _is_unspecified(address: HostPort) -> bool:
+    return address.host in ("0.0.0.0", "::")
+
+
+def _probed(address: HostPort, bound: Sequence[HostPort]) -> HostPort:
+    """What the agent's TCP check asks: the registered address if we listen there, for a load balancer's may not be
+    reached from here, else the first one that we do listen on."""
+    probed = address if not bound or address in bound else bound[0]
+    if _is_unspecified(probed):
+        return HostPort("::1" if ":" in probed.host else "127.0.0.1", probed.port)
+    return probed
 
 
 class _Proxy(msgspec.Struct, rename="pascal"):
@@ -91,19 +110,31 @@ class AgentService(msgspec.Struct, rename="pascal", kw_only=True):
     address: str = ""
     port: int = 0
     meta: dict[str, str] | None = None
+    tagged_addresses: dict[str, TaggedAddress] | None = None
     proxy: _Proxy | None = None
     content_hash: str = ""
 
+    @property
+    def proxy_config(self) -> dict[str, Any]:
+        return (self.proxy.config if self.proxy else None) or {}
+
+    @property
+    def tagged(self) -> dict[str, HostPort]:
+        return {name: HostPort(at.address, at.port) for name, at in (self.tagged_addresses or {}).items()}
+
     def differs_from(self, wanted: Mapping[str, Any]) -> str:
         """The field that somebody has changed; empty when none has."""
-        config = (self.proxy.config if self.proxy else None) or {}
+        tagged: dict[str, dict[str, object]] = wanted.get("TaggedAddresses", {})
+        # The agent adds some of its own (lan_ipv4), which are not ours to judge.
+        found = {name: {"Address": at.host, "Port": at.port} for name, at in self.tagged.items() if name in tagged}
         fields: tuple[tuple[str, object, object], ...] = (
             ("Kind", self.kind, wanted["Kind"]),
             ("Name", self.service, wanted["Name"]),
             ("Address", self.address, wanted["Address"]),
             ("Port", self.port, wanted["Port"]),
             ("Meta", self.meta or {}, wanted["Meta"]),
-            ("Proxy.Config", config, wanted.get("Proxy", {}).get("Config", {})),
+            ("TaggedAddresses", found, tagged),
+            ("Proxy.Config", self.proxy_config, wanted.get("Proxy", {}).get("Config", {})),
         )
         return next((name for name, agent, ours in fields if agent != ours), "")
 
@@ -120,6 +151,8 @@ class Registration:
         address: HostPort,
         meta: Mapping[str, str],
         proxy_config: Mapping[str, object],
+        tagged_addresses: Mapping[str, HostPort] | None = None,
+        bound: Sequence[HostPort] = (),
         unwell: Callable[[], Awaitable[str]],
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
@@ -127,7 +160,14 @@ class Registration:
         self._client = client
         self._service_id = service_id
         self._wanted = definition(
-            service=service, service_id=service_id, address=address, meta=meta, proxy_config=proxy_config, passing=True
+            service=service,
+            service_id=service_id,
+            address=address,
+            meta=meta,
+            proxy_config=proxy_config,
+            passing=True,
+            tagged_addresses=tagged_addresses,
+            bound=bound,
         )
         self._unwell = unwell
         self._on_change = on_change

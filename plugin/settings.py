@@ -6,11 +6,12 @@ import ipaddress
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from plugin.addresses import HostPort, binds_itself
 from plugin.errors import ConfigError
 
 _META_KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -93,6 +94,12 @@ class GatewaySettings:
     address: str = "127.0.0.1"
     """What is registered, and what is bound unless ``Proxy.Config`` says otherwise."""
     port: int = 8443
+    more_addresses: tuple[HostPort, ...] = ()
+    """Bound as well."""
+    wan_address: HostPort | None = None
+    """Registered as ``TaggedAddresses.wan``: where other datacenters reach the gateway."""
+    bind_addresses: Mapping[str, HostPort] = field(default_factory=dict)
+    """By listener name: bound instead of ``address``."""
     admin_address: str = "127.0.0.1"
     admin_port: int = 19090
     admin_port_chosen: bool = False
@@ -126,11 +133,55 @@ class GatewaySettings:
             raise ConfigError("--access-log is empty; use - for standard output, off for none, or a path")
         for key, value in self.meta.items():
             _check_meta(key, value)
+        self._check_addresses()
+
+    def _check_addresses(self) -> None:
+        if self.wan_address is not None and not self.register:
+            raise ConfigError("--wan-address is registered, and --no-register registers nothing; leave one of them out")
+        if self.bind_addresses and self.more_addresses:
+            raise ConfigError("--bind-address replaces what is bound; give the further --address as --bind-address too")
+        if binds_itself(self.proxy_config) and (self.bind_addresses or self.more_addresses):
+            raise ConfigError(
+                "--proxy-config says what to bind (envoy_gateway_*bind*), and so does --bind-address or a further"
+                " --address; keep one of them"
+            )
 
     @property
     def id(self) -> str:
         """The service ID in the registration."""
         return self.service_id or self.service
+
+    @property
+    def host_port(self) -> HostPort:
+        return HostPort(self.address, self.port)
+
+    def tagged_addresses(self) -> dict[str, HostPort]:
+        """``TaggedAddresses`` of the registration: as ``consul connect envoy -address -wan-address`` sets them."""
+        tagged = {} if ipaddress.ip_address(self.address).is_unspecified else {"lan": self.host_port}
+        return tagged if self.wan_address is None else {**tagged, "wan": self.wan_address}
+
+    def registered_proxy_config(self, can_bind: Callable[[str], bool]) -> dict[str, object]:
+        """``Proxy.Config`` of the registration: ``--proxy-config`` and what the address flags add to it.
+
+        ``can_bind`` says whether an IP address is one of this host. The WAN address is bound if it is, as
+        ``consul connect envoy`` does; otherwise somebody else brings its connections here.
+        """
+        derived: dict[str, object] = {}
+        if self.bind_addresses:
+            named = {name: _service_address(at) for name, at in self.bind_addresses.items()}
+            derived = {"envoy_gateway_no_default_bind": True, "envoy_gateway_bind_addresses": named}
+        elif not binds_itself(self.proxy_config):
+            if self.wan_address is not None and all(can_bind(host) for host in (self.address, self.wan_address.host)):
+                derived = {"envoy_gateway_no_default_bind": True, "envoy_gateway_bind_tagged_addresses": True}
+            if self.more_addresses:
+                derived["envoy_gateway_bind_addresses"] = {
+                    f"address-{number}": _service_address(at) for number, at in enumerate(self.more_addresses, 2)
+                }
+        return {**derived, **self.proxy_config}
+
+
+def _service_address(at: HostPort) -> dict[str, object]:
+    return {"Address": at.host, "Port": at.port}
 
 
 class _Variables:

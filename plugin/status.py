@@ -102,6 +102,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     watches: tuple[WatchStatus, ...]
     worker_restarts: int = 0
     root_expires_at_s: float = 0.0
+    warnings: tuple[str, ...] = ()
+    """Settings that all services share and that could not be used (mesh, proxy-defaults, Proxy.Config)."""
     """When the first of the trusted roots ends, Unix time."""
 
 

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ from plugin.addresses import HostPort, bind_addresses
 from plugin.admin.app import AdminServer, build_app
 from plugin.consul.client import ConsulClient
 from plugin.control_view import ControlView
+from plugin.definition import Definition
 from plugin.errors import GatewayError, StartError
 from plugin.gateway import Gateway
 from plugin.health import Health
@@ -31,6 +32,7 @@ from plugin.settings import GatewaySettings
 from plugin.tasks import spawn
 from plugin.workers.pool import Workers, WorkerSettings, usable_cores
 from plugin.workers.published import Published
+from plugin.workers.sockets import can_bind
 from proxy.logs import emit
 from proxy.model import Limits
 
@@ -57,12 +59,19 @@ async def _run(settings: GatewaySettings) -> int:
         gateway_directory(
             base_directory(settings.runtime_dir),
             settings.id,
-            str(HostPort(settings.address, settings.port)),
+            str(settings.host_port),
         )
     )
     try:
         async with ConsulClient(settings.consul) as client:
-            supervisor = Supervisor(settings, directory, client)
+            proxy_config = settings.registered_proxy_config(can_bind)
+            definition = None
+            if settings.register:
+                bound = bind_addresses(settings.host_port, proxy_config, settings.tagged_addresses())
+            else:
+                definition = Definition(client, settings.id, settings.host_port, proxy_config)
+                bound = await definition.bind()
+            supervisor = Supervisor(settings, directory, client, proxy_config, bound, definition)
             return await supervisor.run(signals)
     finally:
         directory.release()
@@ -85,18 +94,26 @@ class _Signals:
 
 
 class Supervisor:
-    def __init__(self, settings: GatewaySettings, directory: RuntimeDirectory, client: ConsulClient) -> None:
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        directory: RuntimeDirectory,
+        client: ConsulClient,
+        proxy_config: Mapping[str, object],
+        bound: tuple[HostPort, ...],
+        definition: Definition | None,
+    ) -> None:
+        """``definition`` is where somebody else registers the gateway, and then ``proxy_config`` is only ours."""
         self._settings = settings
         self._directory = directory
         self._manager = ServiceManager()
         service_id = settings.id
-        address = HostPort(settings.address, settings.port)
         published = Published()
         self._access_log_fd = _open_access_log(settings.access_log)
         self._workers = Workers(
             WorkerSettings(
                 gateway=service_id,
-                addresses=bind_addresses(address, settings.proxy_config),
+                addresses=bound,
                 count=settings.workers or usable_cores(),
                 limits=Limits(drain_timeout_s=settings.drain_timeout_s),
                 access_log_fd=self._access_log_fd,
@@ -108,7 +125,10 @@ class Supervisor:
             self._progress,
         )
         self._store = FactStore()
-        self._store.set_proxy_config(settings.proxy_config)
+        self._definition = definition
+        if definition is not None:
+            definition.learned = self._store.set_proxy_config
+        self._store.set_proxy_config(proxy_config if definition is None else definition.proxy_config)
         self._needs = Needs(self._store)
         self._gateway = Gateway(self._store, published, self._workers.publish, needs=self._needs.changed)
         self._observer = Observer(client, self._store, settings.service)
@@ -117,9 +137,11 @@ class Supervisor:
             client,
             service=settings.service,
             service_id=service_id,
-            address=address,
+            address=settings.host_port,
             meta=settings.meta,
-            proxy_config=settings.proxy_config,
+            proxy_config=proxy_config,
+            tagged_addresses=settings.tagged_addresses(),
+            bound=bound,
             unwell=self._health.unwell,
             on_change=self._progress,
         )
@@ -133,6 +155,7 @@ class Supervisor:
             observer=self._observer,
             workers=self._workers,
             registration=self._registration,
+            definition=definition,
             health=self._health,
         )
         self._view = view
@@ -180,6 +203,8 @@ class Supervisor:
         }
         if self._settings.register:
             parts["registration"] = self._register()
+        if self._definition is not None:
+            parts["definition"] = self._definition.run()
         if self._manager.watchdog_interval_s:
             parts["watchdog"] = self._feed_watchdog()
         tasks = [spawn(_guard(name, part, failed), name=name) for name, part in parts.items()]

@@ -18,7 +18,22 @@ from proxy import logs
 @click.command()
 @click.option("--service", required=True, metavar="NAME", help="Service name: that of the terminating-gateway entry.")
 @click.option(
-    "--address", required=True, metavar="IP:PORT", help="Where sidecars reach the gateway: registered and bound."
+    "--address",
+    required=True,
+    multiple=True,
+    metavar="IP:PORT",
+    help="Where sidecars reach the gateway: registered and bound. Further ones are bound as well.",
+)
+@click.option(
+    "--wan-address",
+    metavar="IP:PORT",
+    help="Where other datacenters reach the gateway: registered, and bound if it is one of this host.",
+)
+@click.option(
+    "--bind-address",
+    multiple=True,
+    metavar="NAME=IP:PORT",
+    help="Bound instead of --address; may be repeated.",
 )
 @click.option("--service-id", default="", metavar="ID", help="Service ID, if it is not the name.")
 @click.option(
@@ -73,7 +88,8 @@ def run(**options: Any) -> int:
 
 def gateway_settings(options: dict[str, Any]) -> GatewaySettings:
     """:raises ConfigError: when a flag or a ``CONSUL_`` variable cannot be used."""
-    address = HostPort.parse(options["address"], what="--address")
+    address, *more = (HostPort.parse(text, what="--address") for text in options["address"])
+    wan = options["wan_address"]
     chosen = options["admin_address"] is not None
     admin = HostPort.parse(options["admin_address"] or "127.0.0.1:19090", what="--admin-address", zero=True)
     return GatewaySettings(
@@ -82,6 +98,9 @@ def gateway_settings(options: dict[str, Any]) -> GatewaySettings:
         service_id=options["service_id"],
         address=address.host,
         port=address.port,
+        more_addresses=tuple(more),
+        wan_address=HostPort.parse(wan, what="--wan-address") if wan else None,
+        bind_addresses=parse_bind_addresses(options["bind_address"]),
         admin_address=admin.host,
         admin_port=admin.port,
         admin_port_chosen=chosen,
@@ -105,6 +124,18 @@ def parse_meta(pairs: Iterable[str]) -> dict[str, str]:
             raise ConfigError(f"--meta {pair!r} is not KEY=VALUE")
         meta[key] = value
     return meta
+
+
+def parse_bind_addresses(pairs: Iterable[str]) -> dict[str, HostPort]:
+    named: dict[str, HostPort] = {}
+    for pair in pairs:
+        name, separator, address = pair.partition("=")
+        if not separator or not name:
+            raise ConfigError(f"--bind-address {pair!r} is not NAME=IP:PORT; write for example lan=10.0.0.5:8443")
+        if name in named:
+            raise ConfigError(f"--bind-address {name} is given twice; give each address a name of its own")
+        named[name] = HostPort.parse(address, what=f"--bind-address {name}")
+    return named
 
 
 def parse_proxy_config(text: str) -> dict[str, object]:

@@ -69,6 +69,10 @@ def _head(shown: Status, now_s: float) -> Table:
         if shown.registration.problem:
             registration += f": {escape(shown.registration.problem)}"
         table.add_row("registration", registration)
+    elif shown.registration.problem:
+        table.add_row("registration", escape(shown.registration.problem))
+    for warning in shown.warnings:
+        table.add_row("warning", escape(warning))
     table.add_row("mesh", f"{shown.trust_domain or 'not known yet'} in {shown.datacenter or 'not known yet'}")
     table.add_row("default", shown.default_action or "not known yet (refused)")
     table.add_row("Consul", shown.consul_version or 'version not known (agent_prefix "" { policy = "read" } tells it)')

@@ -176,26 +176,29 @@ class EnvoyTerminatingGateway(_Envoy):
         *,
         token: str | None = None,
         concurrency: int = 1,
+        arguments: Sequence[str] = (),
+        register: bool = True,
     ) -> None:
+        """``arguments`` are further ones of the command. Without ``register``, somebody else has registered it."""
         super().__init__(agent, name, token=token, concurrency=concurrency)
         self.name = name
+        self._arguments = list(arguments)
+        self._register = register
         self.address = address
         self.port = port or free_ports(1)[0]
 
     async def start(self) -> None:
         """Register it, start Envoy and wait until it is live: it listens only when something is linked."""
+        registration = [f"-service={self.name}", f"-address={self.address}:{self.port}", *self._arguments, "-register"]
         await self._run(
-            "-gateway=terminating",
-            "-register",
-            f"-service={self.name}",
-            f"-proxy-id={self.proxy_id}",
-            f"-address={self.address}:{self.port}",
+            "-gateway=terminating", f"-proxy-id={self.proxy_id}", *(registration if self._register else self._arguments)
         )
 
     async def stop(self) -> None:
         await super().stop()
-        with contextlib.suppress(ConsulError):
-            await self.agent.deregister_service(self.proxy_id)
+        if self._register:
+            with contextlib.suppress(ConsulError):
+                await self.agent.deregister_service(self.proxy_id)
 
     async def listening(self, deadline_s: float = START_DEADLINE_S) -> None:
         """Wait until its listener is there. :raises StartError: when nothing is linked by then."""

@@ -36,11 +36,14 @@ class Gateway(Launcher):
         drain_timeout_s: float = 2.0,
         arguments: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        bound_port: int | None = None,
     ) -> None:
+        """``bound_port`` is a port it listens on, if ``port`` is not."""
         self.agent = agent
         self.name = name
         self.address = "127.0.0.1"
         self.port = port or free_ports(1)[0]
+        self._bound_port = bound_port or self.port
         self.admin_port = admin_port or free_ports(1)[0]
         self.workers = workers
         self.access_log_path = work_dir / f"{name}.access.log"
@@ -101,7 +104,7 @@ class Gateway(Launcher):
             status, _ = await self._get("/ready")
         except StartError:
             return False
-        return status == 200 and await asyncio.to_thread(can_connect, self.address, self.port)
+        return status == 200 and await asyncio.to_thread(can_connect, self.address, self._bound_port)
 
     async def status(self) -> dict[str, Any]:
         """What ``/api/status`` answers. :raises StartError: when it does not."""
@@ -112,6 +115,12 @@ class Gateway(Launcher):
     async def connections(self) -> dict[str, Any]:
         """The first page of ``/api/connections``: live connections, with the worker that carries each."""
         _, text = await self._get("/api/connections")
+        decoded: dict[str, Any] = json.loads(text)
+        return decoded
+
+    async def snapshot(self) -> dict[str, Any]:
+        """What the workers have, as ``/api/snapshot`` answers."""
+        _, text = await self._get("/api/snapshot")
         decoded: dict[str, Any] = json.loads(text)
         return decoded
 

@@ -22,6 +22,18 @@ def bound_address(listener: socket.socket) -> HostPort:
     return HostPort(host, port)
 
 
+def can_bind(host: str) -> bool:
+    """Whether the IP address ``host`` is one of this host; an unspecified one is none."""
+    if host in ("0.0.0.0", "::"):
+        return False
+    try:
+        with _socket(HostPort(host, 0)) as probe:
+            probe.bind((host, 0))
+    except OSError:
+        return False
+    return True
+
+
 def check_free(address: HostPort) -> None:
     """:raises StartError: when anything else listens there; with ``SO_REUSEPORT`` alone we would share its traffic."""
     with _socket(address) as probe:

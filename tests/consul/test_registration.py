@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ import pytest
 from plugin.addresses import HostPort
 from plugin.consul.client import ConsulClient
 from plugin.dev.consul_agent import ConsulAgent
+from plugin.dev.gateway import Gateway
+from plugin.dev.processes import can_connect, free_ports
 from plugin.registration import Registration, ready_check_id
 from plugin.settings import ConsulSettings
 from tests.support.eventually import eventually
@@ -139,6 +142,71 @@ async def test_a_missing_right_is_named_and_asking_goes_on(acl_agent: ConsulAgen
         await eventually(lambda: registration.problem)
         assert not registration.registered
         assert 'service "reg-denied" { policy = "write" }' in registration.problem
+
+
+@pytest.mark.parametrize(
+    ("flags", "wan"),
+    [
+        ((), ""),
+        (("-wan-address", "127.0.0.1:{wan}"), "127.0.0.1"),
+        (("-wan-address", "192.0.2.7:{wan}"), "192.0.2.7"),
+        (("-bind-address", "a=127.0.0.1:{wan}"), ""),
+    ],
+)
+async def test_the_address_flags_register_what_consuls_own_command_does(
+    consul_agent: ConsulAgent, tmp_path: Path, flags: tuple[str, ...], wan: str
+) -> None:
+    port, other = free_ports(2)
+    arguments = [flag.format(wan=other) for flag in flags]
+    theirs, ours = f"reg-theirs-{other}", f"reg-ours-{other}"
+    await consul_agent.cli(
+        *("connect", "envoy", "-gateway=terminating", "-register", "-bootstrap", "-ignore-envoy-compatibility"),
+        *(f"-service={theirs}", f"-address=127.0.0.1:{port}", *arguments),
+    )
+    # Ours has the same flags with two dashes.
+    dashed = [f"-{argument}" if argument.startswith("-") else argument for argument in arguments]
+    bound = other if "a=127.0.0.1" in " ".join(arguments) else port
+    gateway = Gateway(consul_agent, tmp_path, ours, port=port, arguments=dashed, bound_port=bound)
+    async with gateway:
+        await eventually(lambda: definition(consul_agent, ours))
+        registered = await definition(consul_agent, ours)
+    expected = await definition(consul_agent, theirs)
+    await consul_agent.deregister_service(theirs)
+    for field in ("Kind", "Address", "Port", "TaggedAddresses"):
+        assert registered[field] == expected[field], field
+    assert registered.get("Proxy", {}).get("Config") == expected.get("Proxy", {}).get("Config")
+    assert registered["TaggedAddresses"].get("wan", {}).get("Address", "") == wan
+
+
+async def test_several_addresses_are_all_served_and_written_into_the_definition(
+    consul_agent: ConsulAgent, tmp_path: Path
+) -> None:
+    port, second = free_ports(2)
+    gateway = Gateway(consul_agent, tmp_path, "reg-several", port=port, arguments=["--address", f"127.0.0.1:{second}"])
+    async with gateway:
+        assert all(can_connect("127.0.0.1", each) for each in (port, second))
+        await eventually(lambda: definition(consul_agent, "reg-several"))
+        found = await definition(consul_agent, "reg-several")
+    extra = {"address-2": {"Address": "127.0.0.1", "Port": second}}
+    assert (found["Port"], found["Proxy"]["Config"]) == (port, {"envoy_gateway_bind_addresses": extra})
+
+
+async def test_without_a_definition_the_flags_apply_and_it_is_named(consul_agent: ConsulAgent, tmp_path: Path) -> None:
+    gateway = Gateway(consul_agent, tmp_path, "reg-nobody", arguments=["--no-register"])
+    async with gateway:
+
+        async def problem() -> str:
+            return str((await gateway.status())["registration"]["problem"])
+
+        assert "the agent has no service reg-nobody: register it" in await problem()
+        body = {"Kind": "terminating-gateway", "ID": "reg-nobody", "Name": "reg-nobody", "Port": gateway.port}
+        await consul_agent.register_service(body)
+
+        async def cleared() -> bool:
+            return await problem() == ""
+
+        await eventually(cleared)
+        await consul_agent.deregister_service("reg-nobody")
 
 
 async def _is(ask: Any, wanted: str) -> bool:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from plugin.addresses import HostPort, bind_addresses
+from plugin.addresses import HostPort, bind_addresses, binds_itself
 from plugin.errors import ConfigError
 
 REGISTERED = HostPort("10.0.0.5", 8443)
@@ -72,3 +72,23 @@ def test_an_unusable_bind_address_is_named() -> None:
         bind_addresses(REGISTERED, {"envoy_gateway_bind_addresses": {"lan": {"Address": "nowhere", "Port": 1}}})
     with pytest.raises(ConfigError, match="must look like"):
         bind_addresses(REGISTERED, {"envoy_gateway_bind_addresses": "10.0.0.5:1"})
+
+
+def test_of_several_listeners_for_one_address_the_first_by_name_remains() -> None:
+    tagged = {"wan": HostPort("10.0.0.5", 8443), "lan": HostPort("10.2.0.5", 1)}
+    config = {
+        "envoy_gateway_bind_tagged_addresses": True,
+        "envoy_gateway_bind_addresses": {"again": {"Address": "10.2.0.5", "Port": 1}},
+    }
+    assert bind_addresses(REGISTERED, config, tagged) == (HostPort("10.2.0.5", 1), REGISTERED)
+
+
+def test_a_tagged_address_that_is_a_hostname_is_named() -> None:
+    tagged = {"wan": HostPort("gw.example.com", 443)}
+    with pytest.raises(ConfigError, match=r"TaggedAddresses\['wan'\]"):
+        bind_addresses(REGISTERED, {"envoy_gateway_bind_tagged_addresses": True}, tagged)
+
+
+def test_whether_the_configuration_says_what_to_bind() -> None:
+    assert binds_itself({"envoy_mesh_gateway_no_default_bind": False})
+    assert not binds_itself({"connect_timeout_ms": 1})

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from plugin import cli
+from plugin.addresses import HostPort
 from plugin.check import Finding, Report, ServiceReport
 from plugin.cli import commands
 from plugin.cli.check import render as render_check
@@ -73,6 +74,14 @@ def test_every_flag_reaches_its_setting() -> None:
     assert (read.drain_timeout_s, read.runtime_dir) == (5.0, Path("/run/x"))
 
 
+def test_every_address_flag_reaches_its_setting() -> None:
+    more = HostPort("10.0.0.6", 8443)
+    read = settings("--address", str(more), "--wan-address", "[2001:db8::1]:443")
+    assert (read.address, read.more_addresses, read.wan_address) == ("10.0.0.5", (more,), HostPort("2001:db8::1", 443))
+    bound = settings("--bind-address", "a=10.0.0.6:8443").bind_addresses
+    assert bound == {"a": more}
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -80,6 +89,11 @@ def test_every_flag_reaches_its_setting() -> None:
         (("--proxy-config", "{"), "--proxy-config"),
         (("--proxy-config", "[]"), "--proxy-config"),
         (("--admin-address", "nowhere"), "--admin-address"),
+        (("--address", "nowhere"), "--address"),
+        (("--wan-address", "nowhere"), "--wan-address"),
+        (("--bind-address", "10.0.0.5:1"), "NAME=IP:PORT"),
+        (("--bind-address", "a=nowhere"), "--bind-address a"),
+        (("--bind-address", "a=10.0.0.5:1", "--bind-address", "a=10.0.0.6:1"), "given twice"),
     ],
 )
 def test_an_unusable_flag_is_named(arguments: tuple[str, ...], named: str) -> None:

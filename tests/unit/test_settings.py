@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from plugin.addresses import HostPort
 from plugin.errors import ConfigError
 from plugin.settings import ConsulSettings, GatewaySettings
 
@@ -134,3 +135,61 @@ def test_a_setting_that_cannot_be_used_is_named(settings: dict[str, Any], named:
 
 def test_ipv6_addresses_and_a_chosen_admin_port_are_fine() -> None:
     assert gateway(address="::1", admin_address="::1", admin_port=0).address == "::1"
+
+
+LAN, WAN = HostPort("10.0.0.5", 8443), HostPort("192.0.2.7", 443)
+BOTH = {"envoy_gateway_no_default_bind": True, "envoy_gateway_bind_tagged_addresses": True}
+
+
+def addressed(**settings: Any) -> GatewaySettings:
+    return gateway(address=LAN.host, port=LAN.port, **settings)
+
+
+def test_tagged_addresses_are_those_of_consuls_own_command() -> None:
+    assert addressed().tagged_addresses() == {"lan": LAN}
+    assert addressed(wan_address=WAN).tagged_addresses() == {"lan": LAN, "wan": WAN}
+    assert gateway(address="0.0.0.0").tagged_addresses() == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "config"),
+    [
+        ({}, {}),
+        ({"wan_address": WAN}, BOTH),
+        ({"wan_address": WAN, "proxy_config": {"connect_timeout_ms": 1}}, {**BOTH, "connect_timeout_ms": 1}),
+        (
+            {"wan_address": WAN, "proxy_config": {"envoy_gateway_no_default_bind": False}},
+            {"envoy_gateway_no_default_bind": False},
+        ),
+        (
+            {"bind_addresses": {"a": WAN}, "wan_address": WAN},
+            {
+                "envoy_gateway_no_default_bind": True,
+                "envoy_gateway_bind_addresses": {"a": {"Address": WAN.host, "Port": WAN.port}},
+            },
+        ),
+        (
+            {"more_addresses": (WAN,)},
+            {"envoy_gateway_bind_addresses": {"address-2": {"Address": WAN.host, "Port": WAN.port}}},
+        ),
+    ],
+)
+def test_the_address_flags_are_written_into_proxy_config(settings: dict[str, Any], config: dict[str, Any]) -> None:
+    assert addressed(**settings).registered_proxy_config(lambda host: True) == config
+
+
+def test_a_wan_address_of_somebody_else_is_registered_and_not_bound() -> None:
+    assert addressed(wan_address=WAN).registered_proxy_config(lambda host: host == LAN.host) == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"wan_address": WAN, "register": False}, "--wan-address is registered"),
+        ({"bind_addresses": {"a": WAN}, "more_addresses": (WAN,)}, "--bind-address replaces"),
+        ({"bind_addresses": {"a": WAN}, "proxy_config": BOTH}, "--proxy-config says what to bind"),
+    ],
+)
+def test_address_flags_that_contradict_each_other_are_named(settings: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        addressed(**settings)

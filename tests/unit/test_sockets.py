@@ -7,7 +7,7 @@ import pytest
 
 from plugin.addresses import HostPort
 from plugin.errors import StartError
-from plugin.workers.sockets import bound_address, is_listening, listen, provide
+from plugin.workers.sockets import bound_address, can_bind, is_listening, listen, provide
 
 ANY = HostPort("127.0.0.1", 0)
 
@@ -64,3 +64,10 @@ def test_an_address_of_another_host_is_an_error() -> None:
 def test_a_connected_socket_is_not_listening(first: socket.socket) -> None:
     with socket.create_connection(first.getsockname()) as client:
         assert not is_listening(client)
+
+
+def test_whether_an_address_is_one_of_this_host() -> None:
+    assert can_bind("127.0.0.1")
+    assert can_bind("::1")
+    assert not can_bind("192.0.2.1")  # TEST-NET-1 of RFC 5737
+    assert not can_bind("0.0.0.0")
