@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
 from plugin.consul import endpoints
 from plugin.consul.api import HealthEntry
 from plugin.consul.client import ConsulClient
+from plugin.consul.poller import WatchState
 from plugin.errors import ConsulForbidden, ConsulUnavailable, GatewayError
 from plugin.facts import Fact
 from plugin.gateway import PATIENCE_S, Gateway, facts_of
@@ -73,7 +75,8 @@ async def check_gateway(settings: ConsulSettings, gateway_name: str, *, patience
             await _settle(store, published, parts, patience_s)
             registered = await _registration(client, gateway_name)
             hidden = await _hidden(client, published)
-            return _report(store, published, gateway, gateway_name, settings.address, registered, hidden)
+            consul = tuple(_about_consul(await _version(client), observer.watch_states()))
+            return _report(store, published, gateway, gateway_name, settings.address, consul, registered, hidden)
         finally:
             for part in parts:
                 part.cancel()
@@ -102,6 +105,16 @@ async def _registration(client: ConsulClient, gateway_name: str) -> tuple[Health
         return error
 
 
+async def _version(client: ConsulClient) -> str:
+    """Empty when the token may not ask, or the agent does not say."""
+    try:
+        answer = await client.get(endpoints.AGENT_SELF, type=dict[str, Any])
+    except GatewayError:
+        return ""
+    version = (answer.get("Config") or {}).get("Version")
+    return version if isinstance(version, str) else ""
+
+
 async def _hidden(client: ConsulClient, published: Published) -> frozenset[ServiceName]:
     """Services without an endpoint of which Consul says that the token may not see everything (1.11 and later)."""
     found = set()
@@ -118,11 +131,13 @@ def _report(
     published: Published,
     gateway: Gateway,
     gateway_name: str,
-    consul: str,
+    address: str,
+    consul: tuple[Finding, ...],
     registered: tuple[HealthEntry, ...] | GatewayError,
     hidden: frozenset[ServiceName],
 ) -> Report:
     shared = (
+        *consul,
         *_about_entry(store, gateway_name),
         *_about_mesh(store, published, gateway),
         *_about_registration(registered, gateway_name),
@@ -131,7 +146,17 @@ def _report(
         ServiceReport(str(name), tuple(_about_service(name, store, published, gateway, hidden)))
         for name in sorted(store.linked())
     )
-    return Report(gateway_name, consul, shared, services)
+    return Report(gateway_name, address, shared, services)
+
+
+def _about_consul(version: str, watches: Iterable[WatchState]) -> Iterable[Finding]:
+    if version:
+        yield Finding("ok", f"Consul {version}")
+    else:
+        yield Finding("ok", "the version of Consul is not told to this token", 'agent_prefix "" { policy = "read" }')
+    for watch in watches:
+        if watch.note:
+            yield Finding("ok", f"{watch.name} is taken for absent: {watch.note}")
 
 
 def _about_entry(store: FactStore, gateway_name: str) -> Iterable[Finding]:
