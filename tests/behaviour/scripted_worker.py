@@ -56,7 +56,10 @@ class ScriptedWorker:
 
     def _control_readable(self) -> None:
         assert self.control is not None
-        data = self.control.recv(65536)
+        try:
+            data = self.control.recv(65536)
+        except ConnectionResetError:  # it died with something of ours unread
+            data = b""
         if not data:
             self.control = None
             return
