@@ -13,9 +13,11 @@ import click
 
 from plugin.cli.check import check
 from plugin.cli.dev import dev
+from plugin.cli.link import link
 from plugin.cli.run import run
 from plugin.cli.snapshot import snapshot
 from plugin.cli.status import status
+from plugin.cli.unlink import unlink
 from plugin.cli.version import version
 from plugin.errors import GatewayError
 from plugin.version import version_text
@@ -34,12 +36,13 @@ def commands() -> None:
 
     \b
     Start one:               consul-tgw run --service my-gateway --address 10.0.0.5:8443
+    Bring a service in:      consul-tgw link billing-db 10.0.0.9:5432 --allow web --gateway my-gateway
     See what is missing:     consul-tgw check --service my-gateway
     See what it does:        consul-tgw status
     """
 
 
-for command in (run, dev, status, check, snapshot, version):
+for command in (run, dev, link, unlink, status, check, snapshot, version):
     commands.add_command(command)
 
 

@@ -22,6 +22,12 @@ AUTHORIZE = "/v1/agent/connect/authorize"
 REGISTER = "/v1/agent/service/register"
 HEALTH_STATE = "/v1/health/state/any"
 CATALOG_SERVICES = "/v1/catalog/services"
+TOKEN_SELF = "/v1/acl/token/self"
+CATALOG_REGISTER = "/v1/catalog/register"
+CATALOG_DEREGISTER = "/v1/catalog/deregister"
+CONFIG = "/v1/config"
+INTENTIONS_CHECK = "/v1/connect/intentions/check"
+AUTHORIZE_ACL = "/v1/internal/acl/authorize"
 
 NO_INTENTIONS: Params = (("filter", 'SourceName == ""'),)
 NO_CHECKS: Params = (("filter", 'CheckID == ""'),)
@@ -41,6 +47,19 @@ def leaf(service: str) -> str:
 
 def health(service: str) -> str:
     return f"/v1/health/service/{_segment(service)}"
+
+
+def health_connect(service: str) -> str:
+    """Sidecars, connect-native instances and gateways of ``service``."""
+    return f"/v1/health/connect/{_segment(service)}"
+
+
+def health_node(node: str) -> str:
+    return f"/v1/health/node/{_segment(node)}"
+
+
+def catalog_node(node: str) -> str:
+    return f"/v1/catalog/node/{_segment(node)}"
 
 
 def gateway_services(gateway: str) -> str:
@@ -71,16 +90,17 @@ def qualified(name: ServiceName) -> str:
     return name.name if name.namespace == "default" else f"{name.namespace}/{name.name}"
 
 
-def _service_rule(name: str, access: str, extra: str = "") -> str:
+def service_rule(name: str, access: str, extra: str = "") -> str:
+    """A line of a policy, in Consul's policy language."""
     return f'service "{name}" {{ policy = "{access}"{extra} }}'
 
 
 def _intention_rule(name: str, access: str) -> str:
-    return _service_rule(name, "read", f', intentions = "{access}"')
+    return service_rule(name, "read", f', intentions = "{access}"')
 
 
 _BY_RESOURCE: dict[str, Callable[[str, str], str]] = {
-    "service": _service_rule,
+    "service": service_rule,
     "intention": _intention_rule,
     "node": lambda name, access: f'node "{name}" {{ policy = "{access}" }}',
     "agent": lambda name, access: f'agent "{name}" {{ policy = "{access}" }}',
@@ -88,20 +108,27 @@ _BY_RESOURCE: dict[str, Callable[[str, str], str]] = {
     "operator": lambda name, access: f'operator = "{access}"',
 }
 
+
+def rule(resource: str, name: str, access: str) -> str:
+    """The rule for a permission in the words of Consul's ACL system (``service``, ``intention``, ``mesh``)."""
+    return _BY_RESOURCE[resource](name, access)
+
+
 # Consul 1.11 and later say which permission is missing; 1.8 does so for writes only.
 _LACKS = re.compile(r"lacks permission '(\w+):(\w+)'(?: on \"([^\"]*)\")?")
 _MISSING = re.compile(r"Missing (\w+):(\w+) on (\S+)")
 
 _BY_PATH: tuple[tuple[re.Pattern[str], Callable[[str], str]], ...] = (
-    (re.compile(r"/v1/agent/connect/ca/leaf/(.+)"), lambda name: _service_rule(name, "write")),
-    (re.compile(r"/v1/catalog/gateway-services/(.+)"), lambda name: _service_rule(name, "read")),
+    (re.compile(r"/v1/agent/connect/ca/leaf/(.+)"), lambda name: service_rule(name, "write")),
+    (re.compile(r"/v1/catalog/gateway-services/(.+)"), lambda name: service_rule(name, "read")),
     (
         re.compile(r"/v1/config/(?:terminating-gateway|service-[a-z]+)/(.+)"),
-        lambda name: _service_rule(name, "read"),
+        lambda name: service_rule(name, "read"),
     ),
+    (re.compile(r"/v1/health/connect/(.+)"), lambda name: service_rule(name, "read")),
     (re.compile(r"/v1/health/(?:service|state)/(.+)"), lambda name: NODE_READ_RULE),
-    (re.compile(r"/v1/agent/service/deregister/(.+)"), lambda name: _service_rule(name, "write")),
-    (re.compile(r"/v1/agent/service/(?!register$)(.+)"), lambda name: _service_rule(name, "read")),
+    (re.compile(r"/v1/agent/service/deregister/(.+)"), lambda name: service_rule(name, "write")),
+    (re.compile(r"/v1/agent/service/(?!register$)(.+)"), lambda name: service_rule(name, "read")),
     (re.compile(r"/v1/agent/self()"), lambda name: 'agent_prefix "" { policy = "read" }'),
 )
 

@@ -1,0 +1,206 @@
+"""Reads what a plan needs, and carries a plan out, step by step.
+
+Config entries are written with check-and-set: when somebody else was faster, the change is planned again on what they
+wrote, so that neither edit is lost. What was done before a failure stays, and is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from plugin.consul import endpoints
+from plugin.consul.api import Check, HealthEntry
+from plugin.consul.client import ConsulClient, decode, decode_rows
+from plugin.errors import ConsulError, ConsulForbidden, ConsulRejected, ConsulUnavailable, GatewayError
+from plugin.linking import entry, intentions
+from plugin.linking.edit import Entry, is_marked
+from plugin.linking.instances import CatalogNode, Removal
+from plugin.linking.plan import EditStep, Found, Permission, Plan, RegisterStep, Step
+
+ATTEMPTS = 20
+"""Of one check-and-set; each failure means that somebody else's edit came through."""
+_AGENT_CHECK = "serfHealth"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    done: tuple[str, ...]
+    left: tuple[str, ...] = ()
+    """What was not done, the failed step first; empty when all is done."""
+    problem: GatewayError | None = None
+
+
+async def find(client: ConsulClient, service: str, gateway: str, node: str = "") -> Found:
+    """:raises ConsulError, ConfigError: when anything that a decision needs cannot be read."""
+    rows, are_entries = await _intentions(client, service)
+    return Found(
+        entry=await read_entry(client, entry.KIND, gateway),
+        intentions=rows,
+        intentions_are_entries=are_entries,
+        gateways=await _gateways(client),
+        clashes=await read_entry(client, "ingress-gateway", gateway) is not None,
+        node=await _node(client, node) if node else None,
+        instances=await _instances(client, endpoints.health(service)),
+        mesh=await _instances(client, endpoints.health_connect(service)),
+    )
+
+
+async def read_entry(client: ConsulClient, kind: str, name: str) -> Entry | None:
+    path = endpoints.config(kind, name)
+    reply = await client.blocking_get(path)
+    return None if reply.status == 404 else decode(reply, dict[str, Any], path)
+
+
+async def _intentions(client: ConsulClient, service: str) -> tuple[Entry | None, bool]:
+    try:
+        return await read_entry(client, intentions.KIND, service), True
+    except ConsulRejected as error:
+        if "invalid config entry kind" in str(error):
+            return None, False
+        raise
+
+
+async def _gateways(client: ConsulClient) -> tuple[Entry, ...]:
+    path = endpoints.config(entry.KIND)
+    return decode_rows(await client.blocking_get(path), dict[str, Any], path)
+
+
+async def _instances(client: ConsulClient, path: str) -> tuple[HealthEntry, ...]:
+    """:raises ConsulForbidden: when some are hidden from the token: what they are would have to be guessed."""
+    reply = await client.blocking_get(path)
+    if reply.filtered:
+        rule = endpoints.NODE_READ_RULE
+        raise ConsulForbidden(f"Consul hides a part of {path} from this token; add to its policy: {rule}", rule)
+    return decode_rows(reply, HealthEntry, path)
+
+
+async def _node(client: ConsulClient, name: str) -> CatalogNode | None:
+    path = endpoints.catalog_node(name)
+    reply = await client.blocking_get(path)
+    if reply.body.strip() == b"null":
+        return None
+    found = decode(reply, _NodeServices, path)
+    checks_path = endpoints.health_node(name)
+    checks = decode_rows(await client.blocking_get(checks_path), Check, checks_path)
+    return CatalogNode(
+        complete=not reply.filtered,
+        address=found.node.address,
+        meta=found.node.meta or {},
+        has_agent=any(check.check_id == _AGENT_CHECK for check in checks),
+        services=found.services or {},
+    )
+
+
+class _NodeHead(msgspec.Struct, frozen=True, rename="pascal"):
+    address: str = ""
+    meta: dict[str, str] | None = None
+
+
+class _NodeServices(msgspec.Struct, frozen=True, rename="pascal"):
+    node: _NodeHead
+    services: dict[str, dict[str, Any]] | None = None
+
+
+async def missing_rules(client: ConsulClient, wanted: Iterable[Permission]) -> tuple[str, ...]:
+    """The ACL rules that the token lacks, asked at once, before anything is written.
+
+    ``POST /v1/internal/acl/authorize`` answers it. It is what Consul's own pages use and not promised to others: an
+    agent that does not answer it, or has no ACLs, leaves the question to the writes themselves.
+    """
+    asked = list(dict.fromkeys(wanted))
+    if not asked:
+        return ()
+    body = [{"Resource": one.resource, "Access": one.access, "Segment": one.name} for one in asked]
+    try:
+        reply = await client.transport.request("POST", endpoints.AUTHORIZE_ACL, body=msgspec.json.encode(body))
+        answers = decode(reply, tuple[_Authorization, ...], endpoints.AUTHORIZE_ACL)
+    except ConsulError:
+        return ()
+    if len(answers) != len(asked):
+        return ()
+    denied = [one for one, answer in zip(asked, answers, strict=True) if not answer.allow]
+    return tuple(endpoints.rule(one.resource, one.name, one.access) for one in denied)
+
+
+class _Authorization(msgspec.Struct, frozen=True, rename="pascal"):
+    allow: bool
+
+
+async def callers_by_default(client: ConsulClient, service: str) -> bool:
+    """Whether a service without an intention of its own may call ``service``; false when that cannot be asked."""
+    params = (("source", "consul-tgw-nobody"), ("destination", service))
+    try:
+        return (await client.get(endpoints.INTENTIONS_CHECK, params, type=_Allowed)).allowed
+    except ConsulError:
+        return False
+
+
+class _Allowed(msgspec.Struct, frozen=True, rename="pascal"):
+    allowed: bool
+
+
+async def carry_out(client: ConsulClient, plan: Plan) -> Outcome:
+    """Stops at the first step that fails."""
+    done: list[str] = []
+    for number, step in enumerate(plan.steps):
+        try:
+            done += await _step(client, step)
+        except GatewayError as error:
+            left = tuple(phrase for later in plan.steps[number:] for phrase in later.todo)
+            return Outcome(done=tuple(done), left=left, problem=error)
+    return Outcome(done=tuple(done))
+
+
+async def _step(client: ConsulClient, step: Step) -> tuple[str, ...]:
+    if isinstance(step, EditStep):
+        return await write_edit(client, step)
+    if isinstance(step, RegisterStep):
+        await client.put(endpoints.CATALOG_REGISTER, step.body)
+        return step.todo
+    return await _remove(client, step.removal)
+
+
+async def write_edit(client: ConsulClient, step: EditStep) -> tuple[str, ...]:
+    """What was done; nothing when somebody else did it meanwhile.
+
+    :raises Refused: when the entry has become one that must not be changed so.
+    :raises ConsulUnavailable: when others edit it all the time.
+    """
+    edit = step.edit
+    for _ in range(ATTEMPTS):
+        if not edit.changed:
+            return ()
+        if await _write(client, edit.kind, edit.name, edit.after, edit.cas):
+            return edit.todo
+        edit = step.revise(await read_entry(client, edit.kind, edit.name))
+    raise ConsulUnavailable(
+        f"the {edit.kind} entry {edit.name} was changed by somebody else {ATTEMPTS} times in a row; try again"
+    )
+
+
+async def _write(client: ConsulClient, kind: str, name: str, content: Entry | None, cas: str) -> bool:
+    params = (("cas", cas),)
+    if content is not None:
+        return (await client.put(endpoints.CONFIG, content, params)).strip() == b"true"
+    path = endpoints.config(kind, name)
+    return (await client.transport.request("DELETE", path, params)).body.strip() == b"true"
+
+
+async def _remove(client: ConsulClient, removal: Removal) -> tuple[str, ...]:
+    await client.put(endpoints.CATALOG_DEREGISTER, removal.body)
+    node = await _node(client, removal.node)
+    if node is None or node.services or not node.complete or not is_marked(node.meta):
+        return (removal.todo,)
+    body: Mapping[str, str] = {"Node": removal.node}
+    try:
+        await client.put(endpoints.CATALOG_DEREGISTER, body)
+    except ConsulError as error:
+        return (
+            removal.todo,
+            f"leave the node {removal.node}, which has no service now and could not be removed: {error}",
+        )
+    return (removal.todo, f"remove the node {removal.node}, which has no service now")
