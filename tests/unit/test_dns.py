@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import aiodns
 import pytest
 
 from plugin.errors import NameUnresolved
+from plugin.observe import dns
 from plugin.observe.dns import Resolver
-from tests.support.dns_server import DNSServer, dns_server
+from tests.support.dns_server import AAAA, A, DNSServer, dns_server
 from tests.support.eventually import eventually
 
 PATIENCE_S = 20.0
@@ -20,8 +21,16 @@ PATIENCE_S = 20.0
 class Watched:
     """A running resolver whose changes can be waited for."""
 
-    def __init__(self, server: DNSServer, *, timeout_s: float = 5.0, ceiling_s: float = 0.05) -> None:
+    def __init__(
+        self,
+        server: DNSServer,
+        *,
+        timeout_s: float = 5.0,
+        ceiling_s: float = 0.05,
+        search: Sequence[str] = (),
+    ) -> None:
         self.channels = 0
+        self._search = list(search)
         self._server = server
         self._changed = asyncio.Event()
         self.resolver = Resolver(
@@ -35,11 +44,21 @@ class Watched:
 
     def _channel(self) -> aiodns.DNSResolver:
         self.channels += 1
-        return aiodns.DNSResolver([f"127.0.0.1:{self._server.port}"], tries=1, timeout=2.0)
+        return aiodns.DNSResolver([self._server.address], tries=1, timeout=2.0, domains=self._search)
 
     async def until_changed(self) -> None:
         await asyncio.wait_for(self._changed.wait(), PATIENCE_S)
         self._changed.clear()
+
+    async def until(self, name: str, *addresses: str, problem: str = "") -> None:
+        """Wait until these are the addresses, and the problem is one that holds ``problem``, or none."""
+
+        def is_so() -> bool:
+            fact = self.resolver.fact(name)
+            told = str(fact.problem or "")
+            return (fact.value or ()) == addresses and (problem in told if problem else not told)
+
+        await eventually(is_so, PATIENCE_S, what=f"{name} has {addresses} and the problem {problem!r}")
 
     async def until_asked(self, name: str, times: int) -> None:
         await eventually(lambda: self._server.questions[name] >= times, PATIENCE_S, what=f"{name} asked {times} times")
@@ -122,7 +141,7 @@ async def test_the_last_answer_stays_when_the_server_fails_and_the_problem_is_to
 
 async def test_an_unknown_name_is_a_problem_with_a_remedy_and_is_asked_again() -> None:
     async with dns_server() as server:
-        watched = Watched(server)
+        watched = Watched(server, ceiling_s=3_600.0)
         async with watched.running():
             watched.resolver.set_names(["nobody.example"])
             await watched.until_changed()
@@ -180,3 +199,120 @@ async def test_the_hosts_file_counts() -> None:
             watched.resolver.set_names(["localhost"])
             await watched.until_changed()
             assert "127.0.0.1" in (watched.resolver.fact("localhost").value or ())
+
+
+async def test_a_ttl_beyond_the_ceiling_does_not_keep_the_name_from_being_asked_again() -> None:
+    async with dns_server(db_example=["127.0.0.2"]) as server:
+        server.ttl_s = 86_400
+        watched = Watched(server, ceiling_s=0.05)
+        async with watched.running():
+            watched.resolver.set_names(["db.example"])
+            await watched.until("db.example", "127.0.0.2")
+            server.records["db.example"] = ["127.0.0.3"]
+            await watched.until("db.example", "127.0.0.3")
+
+
+async def test_the_ttl_of_an_alias_counts_too() -> None:
+    async with dns_server(first_example=["127.0.0.2"], second_example=["127.0.0.3"]) as server:
+        server.ttl_s = 3_600
+        server.ttls_s = {"db.example": 0}
+        server.aliases = {"db.example": "middle.example", "middle.example": "first.example"}
+        watched = Watched(server, ceiling_s=3_600.0)
+        async with watched.running():
+            watched.resolver.set_names(["db.example"])
+            await watched.until("db.example", "127.0.0.2")
+            server.aliases["db.example"] = "second.example"
+            await watched.until("db.example", "127.0.0.3")
+
+
+@pytest.mark.parametrize("kind", [A, AAAA])
+async def test_a_failure_for_one_family_keeps_its_addresses_and_is_told(kind: int) -> None:
+    async with dns_server(db_example=["127.0.0.2", "::1"]) as server:
+        watched = Watched(server)
+        async with watched.running():
+            watched.resolver.set_names(["db.example"])
+            await watched.until("db.example", "127.0.0.2", "::1")
+            server.broken_for.add(("db.example", kind))
+            await watched.until("db.example", "127.0.0.2", "::1", problem="db.example cannot be resolved")
+            server.broken_for.clear()
+            await watched.until("db.example", "127.0.0.2", "::1")
+
+
+async def test_a_family_that_is_gone_is_dropped() -> None:
+    async with dns_server(db_example=["127.0.0.2", "::1"]) as server:
+        watched = Watched(server)
+        async with watched.running():
+            watched.resolver.set_names(["db.example"])
+            await watched.until("db.example", "127.0.0.2", "::1")
+            server.records["db.example"] = ["127.0.0.2"]
+            await watched.until("db.example", "127.0.0.2")
+            server.records["db.example"] = ["::1"]
+            await watched.until("db.example", "::1")
+
+
+@pytest.mark.parametrize("what", ["deleted", "without addresses"])
+async def test_a_name_that_is_gone_keeps_its_last_addresses_and_is_told(what: str) -> None:
+    async with dns_server(db_example=["127.0.0.2"]) as server:
+        watched = Watched(server)
+        async with watched.running():
+            watched.resolver.set_names(["db.example"])
+            await watched.until("db.example", "127.0.0.2")
+            if what == "deleted":
+                del server.records["db.example"]
+            else:
+                server.records["db.example"] = []
+            await watched.until("db.example", "127.0.0.2", problem="db.example cannot be resolved")
+            server.records["db.example"] = ["127.0.0.3"]
+            await watched.until("db.example", "127.0.0.3")
+
+
+async def test_names_without_an_answer_do_not_delay_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns, "_AT_ONCE", 2)
+    monkeypatch.setattr(dns, "_SLOW_S", 0.05)
+    async with dns_server(zz_example=["127.0.0.2"]) as server:
+        dead = [f"dead-{number}.example" for number in range(6)]
+        server.silent_for = {(name, kind) for name in dead for kind in (A, AAAA)}
+        watched = Watched(server, timeout_s=3_600.0)
+        async with watched.running():
+            watched.resolver.set_names([*dead, "zz.example"])
+            await watched.until("zz.example", "127.0.0.2")
+            for name in dead:
+                await watched.until(name, problem="none yet")
+            assert not any(watched.resolver.fact(name).known for name in dead)
+
+
+async def test_a_slow_answer_about_a_known_name_is_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dns, "_SLOW_S", 0.01)
+    async with dns_server(db_example=["127.0.0.2"]) as server:
+        watched = Watched(server)
+        async with watched.running():
+            watched.resolver.set_names(["db.example"])
+            await watched.until("db.example", "127.0.0.2")
+            server.silent = True
+            asked = server.questions["db.example"]
+            await watched.until_asked("db.example", asked + 2)
+            await asyncio.sleep(0.1)
+            assert watched.resolver.fact("db.example").problem is None
+
+
+async def test_more_addresses_than_fit_into_a_datagram_are_all_learned() -> None:
+    addresses = [f"127.0.{third}.{last}" for third in range(4) for last in range(1, 101)]
+    async with dns_server(db_example=addresses) as server:
+        watched = Watched(server)
+        async with watched.running():
+            watched.resolver.set_names(["db.example"])
+            await watched.until("db.example", *addresses)
+        assert server.streams
+
+
+async def test_search_domains_are_for_names_that_do_not_exist_as_they_are() -> None:
+    async with dns_server(db_example=["127.0.0.2"], db_example_corp=["127.0.0.9"]) as server:
+        server.records |= {"only.here.corp": ["127.0.0.3"], "short.corp": ["127.0.0.4"]}
+        watched = Watched(server, search=["corp"])
+        async with watched.running():
+            watched.resolver.set_names(["db.example", "only.here", "short", "db.example."])
+            await watched.until("db.example", "127.0.0.2")
+            await watched.until("db.example.", "127.0.0.2")
+            await watched.until("only.here", "127.0.0.3")
+            await watched.until("short", "127.0.0.4")
+        assert server.questions["db.example.corp"] == 0
