@@ -1,109 +1,163 @@
 """Which endpoint of a server name takes the next connection.
 
-Pure: endpoints and the client's address in, an order of endpoints out. Endpoints that Consul calls unhealthy are used
-only when no healthy one is left: Consul may be wrong, and refusing everybody helps nobody.
+Endpoints and the client's address in, an order of endpoints out; it dials nothing. Endpoints that Consul calls
+unhealthy are used only when no healthy one is there: Consul may be wrong, and refusing everybody helps nobody.
 """
 
 from __future__ import annotations
 
-import hashlib
-import math
+import heapq
+import logging
 import random
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
+from itertools import accumulate
 
-from proxy.model import Balance, BalancePolicy, Endpoint
+from proxy.ejection import Ejections, Place, place
+from proxy.errors import UpstreamError
+from proxy.hashing import Ranking
+from proxy.logs import emit
+from proxy.model import Balance, BalancePolicy, Endpoint, HashSource
+
+logger = logging.getLogger(__name__)
 
 ATTEMPTS = 3
 """How many different endpoints one connection may try."""
-_LONGEST_SCHEDULE = 4_096
+_DRAWS = 8
+"""How often a random choice is repeated because it fell on an endpoint that is left out."""
+_MOST_CHOICES = 64
+"""``ChoiceCount`` has no limit in Consul; more than this chooses no better."""
+_HASHING = frozenset({BalancePolicy.RING_HASH, BalancePolicy.MAGLEV})
 
 
 class EndpointSet:
-    """The endpoints of one server name, their policy and how many connections each carries."""
+    """The endpoints of one server name, their policy, how many connections each carries, and which are left out."""
 
-    def __init__(self, endpoints: tuple[Endpoint, ...], balance: Balance) -> None:
+    def __init__(
+        self, endpoints: tuple[Endpoint, ...], balance: Balance, *, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        """``now`` is the clock that left out endpoints come back by, in seconds."""
         self.endpoints = endpoints
         self.balance = balance
         healthy = tuple(endpoint for endpoint in endpoints if endpoint.healthy)
         self._usable = healthy or endpoints
-        self._load: dict[Endpoint, int] = {}
-        self._schedule = _weighted_schedule(self._usable)
-        # Workers start at different places, so that few connections over many workers spread as well.
-        self._next = random.randrange(len(self._schedule)) if self._schedule else 0
+        self._load: dict[Place, int] = {}
+        self._ejections = Ejections(now)
+        self._totals = list(accumulate(max(1, endpoint.weight) for endpoint in self._usable))
+        self._turns = _Turns(self._usable)
+        by_source_ip = any(policy.source is HashSource.SOURCE_IP for policy in balance.hash_policies)
+        self._ranking = Ranking(self._usable) if by_source_ip and balance.policy in _HASHING else None
 
     def order(self, client_ip: str) -> Iterator[Endpoint]:
-        """The endpoints to try for one connection, best first, at most ``ATTEMPTS``."""
+        """The endpoints to try for one connection, best first, at most ``ATTEMPTS``.
+
+        Those that are left out come last: they are better than nothing.
+        """
         if not self._usable:
             return
         first = self._pick(client_ip)
+        self._ejections.tried(first)
         yield first
-        others = [endpoint for endpoint in self._usable if endpoint is not first]
-        random.shuffle(others)
-        yield from others[: ATTEMPTS - 1]
+        for other in self._others(first, client_ip):
+            self._ejections.tried(other)
+            yield other
+
+    def dialled(self, reached: Endpoint | None, failures: Mapping[Endpoint, UpstreamError]) -> None:
+        """Learn how dialling one connection went: which endpoint was reached, if any, and which were not, and why."""
+        if reached is not None and self._ejections and self._ejections.succeeded(reached):
+            emit(logger, logging.INFO, "endpoint.returned", f"{reached} can be reached again", **_fields(reached))
+        for endpoint, error in failures.items():
+            left_out_s = self._ejections.failed(endpoint, self._usable)
+            if left_out_s is not None:
+                message = f"{endpoint} is left out for {left_out_s:.1f} s: dialling it failed again and again: {error}"
+                emit(logger, logging.WARNING, "endpoint.ejected", message, **_fields(endpoint))
 
     def opened(self, endpoint: Endpoint) -> None:
-        self._load[endpoint] = self._load.get(endpoint, 0) + 1
+        at = place(endpoint)
+        self._load[at] = self._load.get(at, 0) + 1
 
     def closed(self, endpoint: Endpoint) -> None:
-        left = self._load.get(endpoint, 0) - 1
+        at = place(endpoint)
+        left = self._load.get(at, 0) - 1
         if left > 0:
-            self._load[endpoint] = left
+            self._load[at] = left
         else:
-            self._load.pop(endpoint, None)
+            self._load.pop(at, None)
 
     def load(self, endpoint: Endpoint) -> int:
         """Open connections to it from this worker."""
-        return self._load.get(endpoint, 0)
+        return self._load.get(place(endpoint), 0)
 
     def take_over(self, former: EndpointSet) -> None:
-        """Go on counting where the set that this one replaces stopped."""
+        """Go on counting where the set that this one replaces stopped, and leave out what it left out."""
         self._load = former._load
+        self._ejections = former._ejections
+        self._ejections.keep(self.endpoints)
 
     def _pick(self, client_ip: str) -> Endpoint:
+        if self._ranking is not None and client_ip:
+            ranked = self._ranking.of(client_ip)
+            return next((endpoint for endpoint in ranked if not self._ejections.out(endpoint)), ranked[0])
         match self.balance.policy:
-            case BalancePolicy.RANDOM:
-                return random.choice(self._schedule)
-            case BalancePolicy.LEAST_REQUEST:
-                compared = random.choices(self._schedule, k=max(2, self.balance.choice_count))
-                return min(compared, key=lambda endpoint: self.load(endpoint) / max(1, endpoint.weight))
-            case BalancePolicy.RING_HASH | BalancePolicy.MAGLEV:
-                return self._by_hash(client_ip)
             case BalancePolicy.ROUND_ROBIN:
-                self._next = (self._next + 1) % len(self._schedule)
-                return self._schedule[self._next]
+                return self._turns.next(self._ejections.out) or self._draw()
+            case BalancePolicy.LEAST_REQUEST:
+                choices = min(max(2, self.balance.choice_count), _MOST_CHOICES)
+                compared = [self._draw() for _ in range(choices)]
+                return min(compared, key=lambda endpoint: self.load(endpoint) / max(1, endpoint.weight))
+            case _:
+                # A hash policy without anything to hash is random, in Envoy too.
+                return self._draw()
 
-    def _by_hash(self, client_ip: str) -> Endpoint:
-        """Weighted rendezvous hashing: as stable as a ring or a maglev table, without either."""
-        if not client_ip:
-            return random.choice(self._schedule)
+    def _draw(self) -> Endpoint:
+        """A random one, by weight."""
+        for _ in range(_DRAWS):
+            (endpoint,) = random.choices(self._usable, cum_weights=self._totals)
+            if not self._ejections.out(endpoint):
+                return endpoint
+        left = [one for one in self._usable if not self._ejections.out(one)] or self._usable
+        return random.choices(left, [max(1, one.weight) for one in left])[0]
 
-        def score(endpoint: Endpoint) -> float:
-            key = f"{client_ip}|{endpoint.address}|{endpoint.port}".encode()
-            number = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big")
-            return -max(1, endpoint.weight) / math.log((number + 1) / (2**64 + 2))
+    def _others(self, first: Endpoint, client_ip: str) -> list[Endpoint]:
+        if self._ranking is not None and client_ip:
+            others = [endpoint for endpoint in self._ranking.of(client_ip) if endpoint is not first]
+        else:
+            others = [endpoint for endpoint in self._usable if endpoint is not first]
+            random.shuffle(others)
+        if self._ejections:
+            others.sort(key=self._ejections.out)
+        return others[: ATTEMPTS - 1]
 
-        return max(self._usable, key=score)
+
+class _Turns:
+    """Weighted round robin: each endpoint in turn, as often as its weight says, evenly mixed.
+
+    Every endpoint is due at evenly spaced points of time, as many of them in each unit as its weight (earliest deadline
+    first). A turn costs the logarithm of the number of endpoints, whatever the weights.
+    """
+
+    def __init__(self, endpoints: tuple[Endpoint, ...]) -> None:
+        self._endpoints = endpoints
+        # Random phases: workers start at different places, so that few connections over many workers spread as well.
+        self._phases = [1.0 - random.random() for _ in endpoints]
+        self._due = [(self._due_at(index, 1), index, 1) for index in range(len(endpoints))]
+        heapq.heapify(self._due)
+
+    def next(self, out: Callable[[Endpoint], bool]) -> Endpoint | None:
+        """Whose turn it is among those that are not ``out``; ``None`` when that takes too long to find."""
+        for _ in range(len(self._endpoints) + _DRAWS):
+            if not out(endpoint := self._advance()):
+                return endpoint
+        return None
+
+    def _advance(self) -> Endpoint:
+        _, index, count = self._due[0]
+        heapq.heapreplace(self._due, (self._due_at(index, count + 1), index, count + 1))
+        return self._endpoints[index]
+
+    def _due_at(self, index: int, count: int) -> float:
+        return (count - self._phases[index]) / max(1, self._endpoints[index].weight)
 
 
-def _weighted_schedule(endpoints: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
-    """Every endpoint as often as its weight says, evenly mixed (smooth weighted round robin)."""
-    if not endpoints:
-        return ()
-    weights = [max(1, endpoint.weight) for endpoint in endpoints]
-    divisor = math.gcd(*weights)
-    weights = [weight // divisor for weight in weights]
-    total = sum(weights)
-    if total > _LONGEST_SCHEDULE:
-        weights = [max(1, weight * _LONGEST_SCHEDULE // total) for weight in weights]
-        total = sum(weights)
-    if total == len(endpoints):
-        return endpoints
-    current = [0] * len(endpoints)
-    schedule = []
-    for _ in range(total):
-        for index, weight in enumerate(weights):
-            current[index] += weight
-        best = max(range(len(current)), key=current.__getitem__)
-        current[best] -= total
-        schedule.append(endpoints[best])
-    return tuple(schedule)
+def _fields(endpoint: Endpoint) -> dict[str, str]:
+    return {"endpoint": str(endpoint), "instance": endpoint.instance}

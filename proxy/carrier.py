@@ -16,7 +16,6 @@ from proxy import handshake
 from proxy.access_log import AccessRecord, timestamp
 from proxy.channel import RESET_ON_CLOSE, TLSChannel
 from proxy.connection import ConnectionLife
-from proxy.dial import describe as describe_endpoint
 from proxy.dial import dial
 from proxy.errors import PeerError, UpstreamError
 from proxy.identity import IdentityError, cached_identity_of
@@ -113,7 +112,7 @@ class Carrier:
             source=life.spiffe_id,
             service=life.service,
             sni=life.server_name,
-            endpoint=describe_endpoint(life.endpoint) if life.endpoint else "",
+            endpoint=str(life.endpoint) if life.endpoint else "",
             opened_at_s=life.opened_at_s,
             bytes_received=received,
             bytes_sent=sent,
@@ -265,7 +264,7 @@ class Carrier:
             source=life.spiffe_id,
             intention=describe(decision) if decision else "",
             precedence=decision.intention.precedence if decision and decision.intention else 0,
-            endpoint=describe_endpoint(life.endpoint) if life.endpoint else "",
+            endpoint=str(life.endpoint) if life.endpoint else "",
             tls=life.tls_version,
             bytes_received=received,
             bytes_sent=sent,

@@ -50,11 +50,13 @@ async def dial(
         if chosen not in failures:
             opened = await _attempt(target, chosen, steps, buffers, failures)
             if opened is not None:
+                target.endpoints.dialled(opened[1], failures)
                 return opened
+    target.endpoints.dialled(None, failures)
     if not failures:
         raise UpstreamError(CloseReason.NO_ENDPOINTS, "the service has no instance that could be dialled")
     newest = next(reversed(failures.values()))
-    texts = (f"{describe(endpoint)}: {error}" for endpoint, error in failures.items())
+    texts = (f"{endpoint}: {error}" for endpoint, error in failures.items())
     raise UpstreamError(newest.reason, "; ".join(texts))
 
 
@@ -122,10 +124,3 @@ def _set_options(upstream: socket.socket, keepalive: Keepalive | None) -> None:
     ):
         if value:
             upstream.setsockopt(socket.IPPROTO_TCP, option, value)
-
-
-def describe(endpoint: Endpoint) -> str:
-    """``ip:port``, with the hostname it came from."""
-    address = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
-    text = f"{address}:{endpoint.port}"
-    return f"{text} ({endpoint.hostname})" if endpoint.hostname else text

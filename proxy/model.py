@@ -131,6 +131,11 @@ class Endpoint(msgspec.Struct, frozen=True):
     instance: str = ""
     """``node/service-id`` of the catalog, for logs."""
 
+    def __str__(self) -> str:
+        """``ip:port``, with the hostname it came from."""
+        address = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{address}:{self.port} ({self.hostname})" if self.hostname else f"{address}:{self.port}"
+
 
 class Intention(msgspec.Struct, frozen=True):
     """One source of a destination's intentions (``/v1/connect/intentions/match?by=destination``)."""

@@ -11,7 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from proxy.frames import ControlFrames, encode
 from proxy.model import Applied, Counters, Hello, Limits, Listener, Start, ToControl, ToWorker, Update
@@ -34,10 +34,13 @@ class WorkerProcess:
         self._log = b""
         self.control_closed = False
 
-    async def start(self, *, limits: Limits | None = None, handover_path: Path | str = "") -> None:
+    async def start(
+        self, *, limits: Limits | None = None, handover_path: Path | str = "", log: IO[bytes] | None = None
+    ) -> None:
+        """``log`` takes its own log lines, which otherwise go to this process's standard error."""
         passed = (self._worker_end.fileno(), self.listening.fileno(), self._log_write)
         self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "proxy", "--control-fd", str(passed[0])), pass_fds=passed
+            *(sys.executable, "-m", "proxy", "--control-fd", str(passed[0])), pass_fds=passed, stderr=log
         )
         self._worker_end.close()
         os.close(self._log_write)
