@@ -34,11 +34,13 @@ class ConsulUnavailable(ConsulError):
 
 
 class ConsulForbidden(ConsulError):
-    """HTTP 403. ``rule`` is the ACL rule that would allow it, in Consul's policy language."""
+    """HTTP 403. ``rule`` is the ACL rule that would allow it, in Consul's policy language, ``accessor`` the ID of the
+    token that lacks it. Each is empty where it cannot be known."""
 
-    def __init__(self, message: str, rule: str = "") -> None:
+    def __init__(self, message: str, rule: str = "", accessor: str = "") -> None:
         super().__init__(message)
         self.rule = rule
+        self.accessor = accessor
 
 
 class ConsulRejected(ConsulError):

@@ -13,6 +13,7 @@ import msgspec
 from consul import base
 
 from plugin.consul import endpoints
+from plugin.consul.refusals import Refusals
 from plugin.consul.transport import MARGIN_S, MAX_CONNECTIONS, Reply, Transport
 from plugin.errors import ConsulRejected, ConsulUnavailable
 from plugin.settings import ConsulSettings
@@ -28,6 +29,7 @@ class ConsulClient(base.Consul):
         # fails on an address with a path or in IPv6. Settings are decided once, elsewhere.
         self.transport = Transport(settings, max_connections=max_connections)
         self.http = self.transport
+        self.refusals = Refusals()
         self.scheme = self.transport.scheme
         self.consistency = "default"
         self.dc = None

@@ -6,14 +6,15 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from plugin import tasks
 from plugin.consul.client import ConsulClient
 from plugin.consul.transport import Reply
 from plugin.consul.watch import WAIT_S, News, Pause, Poll, Watch
-from plugin.errors import GatewayError, UnknownKind
+from plugin.errors import ConsulForbidden, GatewayError, UnknownKind
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -48,7 +49,9 @@ class Poller(Generic[T]):
         failed: Callable[[GatewayError], None],
         params: Iterable[tuple[str, str]] = (),
         wait_s: float = WAIT_S,
+        explain: Callable[[GatewayError], Awaitable[GatewayError]] | None = None,
     ) -> None:
+        """``explain`` may say more exactly what is wrong, before ``failed`` is told."""
         self.name = name
         self.watch = Watch(decode, wait_s=wait_s)
         self._client = client
@@ -56,7 +59,12 @@ class Poller(Generic[T]):
         self._params = tuple(params)
         self._learned = learned
         self._failed = failed
+        self._explain = explain
         self._stopped = asyncio.Event()
+        self._hurry = asyncio.Event()
+        """Set to end a pause, or to leave a request behind that is held for nothing."""
+        self._left_behind: asyncio.Task[Reply | GatewayError] | None = None
+        self._forbidden = False
         self._reported = ""
         self._noted = ""
 
@@ -66,9 +74,18 @@ class Poller(Generic[T]):
         Cancelling instead would free the connection here and leave its slot taken in the agent.
         """
         self._stopped.set()
+        self._hurry.set()
+
+    def ask_afresh(self) -> None:
+        """The token may read more than before: ask now if it was refused, or was told only a part."""
+        if isinstance(self.watch.problem, ConsulForbidden) or self.watch.filtered:
+            self._hurry.set()
 
     async def run(self) -> None:
         while not self._stopped.is_set():
+            if self._hurry.is_set():
+                self._hurry.clear()
+                self.watch.ask_afresh()
             step = self.watch.next(time.monotonic())
             if isinstance(step, Pause):
                 await self._pause(step.until_s - time.monotonic())
@@ -78,18 +95,21 @@ class Poller(Generic[T]):
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._stopped.wait()
+                await self._hurry.wait()
 
     async def _poll(self, step: Poll) -> None:
+        answer = await self._answer(step)
+        if answer is None:
+            return
         news: News[T] | None = None
-        try:
-            reply = await self._client.blocking_get(self._path, self._params, index=step.index, wait_s=step.wait_s)
-        except UnknownKind as problem:
-            news = self.watch.unknown_kind(problem, time.monotonic())
-        except GatewayError as problem:
-            self.watch.fail(problem, time.monotonic())
+        if isinstance(answer, UnknownKind):
+            news = self.watch.unknown_kind(answer, time.monotonic())
+        elif isinstance(answer, GatewayError):
+            self.watch.fail(answer, time.monotonic())
         else:
-            news = self.watch.receive(reply, time.monotonic())
+            news = self.watch.receive(answer, time.monotonic())
+        if self.watch.problem is not None and self._explain is not None:
+            self.watch.problem = await self._explain(self.watch.problem)
         if self._stopped.is_set():
             return
         if news is not None:
@@ -99,7 +119,34 @@ class Poller(Generic[T]):
         elif self.watch.problem is not None:
             self._report(self.watch.problem)
 
+    async def _answer(self, step: Poll) -> Reply | GatewayError | None:
+        """``None`` when the answer would say only what the token could read when it was asked for."""
+        request = tasks.spawn(self._request(step), name=self.name)
+        hurry = tasks.spawn(self._hurry.wait(), name=f"{self.name}: hurry")
+        try:
+            await asyncio.wait((request, hurry), return_when=asyncio.FIRST_COMPLETED)
+            # The agent keeps the slot of a request that is given up, so it goes on, and no second one is left so.
+            spare = self._left_behind is None or self._left_behind.done()
+            if not request.done() and step.index and spare and not self._stopped.is_set():
+                self._left_behind = request
+                return None
+            return await request
+        except asyncio.CancelledError:
+            request.cancel()
+            raise
+        finally:
+            hurry.cancel()
+
+    async def _request(self, step: Poll) -> Reply | GatewayError:
+        try:
+            return await self._client.blocking_get(self._path, self._params, index=step.index, wait_s=step.wait_s)
+        except GatewayError as problem:
+            return problem
+
     def _report(self, problem: GatewayError) -> None:
+        if isinstance(problem, ConsulForbidden):
+            self.watch.postpone(self._client.refusals.wait_s(time.monotonic()))
+            self._forbidden = True
         text = str(problem)
         if text != self._reported:
             logger.warning("%s: %s", self.name, text)
@@ -115,6 +162,9 @@ class Poller(Generic[T]):
         if self._reported:
             logger.info("%s: known again", self.name)
             self._reported = ""
+        if self._forbidden:
+            self._forbidden = False
+            self._client.refusals.lifted(time.monotonic())
 
     def state(self) -> WatchState:
         return watch_state(self.name, self.watch)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import yarl
 from consul import base
 
@@ -61,27 +62,53 @@ class Reply:
 
 
 class Token:
-    """The ACL token; a token file is read again when it changes, and what it held before stays if it cannot be."""
+    """The ACL token; a token file is read again when it changes, and what it held before stays if it cannot be.
+
+    An empty file is one that is being written: without a token Consul answers too, as to a stranger.
+    """
 
     def __init__(self, settings: ConsulSettings) -> None:
         self._file = settings.token_file
         self._value = settings.token
         self._stamp: tuple[int, ...] | None = None
+        self._problem = ""
+        self.changes = 0
+        """How often the file has brought another token."""
 
     def current(self) -> str:
-        """:raises ConfigError: when there is a token file that has never been readable."""
+        """:raises ConfigError: when there is a token file that has never been readable, or held nothing yet."""
         if self._file is None:
             return self._value
         try:
             stamp = file_stamp(self._file)
             if stamp != self._stamp:
-                self._value = self._file.read_text().strip()
-                self._stamp = stamp
-        except (OSError, UnicodeDecodeError) as error:
+                self._take(_token_in(self._file), stamp)
+        except (OSError, ValueError) as error:
             if self._stamp is None:
-                raise ConfigError(f"cannot read the Consul token file {self._file}: {error}") from error
-            logger.warning("keeping the Consul token read before: %s: %s", self._file, error)
+                raise ConfigError(
+                    f"cannot use the Consul token file {self._file}: {error}; write the token's secret ID into it"
+                ) from error
+            self._keep(str(error))
         return self._value
+
+    def _take(self, value: str, stamp: tuple[int, ...]) -> None:
+        if self._stamp is not None and value != self._value:
+            self.changes += 1
+            logger.info("the token in %s has been replaced: using the new one", self._file)
+        self._value, self._stamp, self._problem = value, stamp, ""
+
+    def _keep(self, problem: str) -> None:
+        if problem != self._problem:
+            logger.warning("keeping the Consul token read before: %s: %s", self._file, problem)
+        self._problem = problem
+
+
+def _token_in(path: Path) -> str:
+    """:raises ValueError: when there is none. :raises OSError: when it cannot be read."""
+    text = path.read_text().strip()
+    if not text or len(text.splitlines()) > 1:
+        raise ValueError("it holds more than one line" if text else "it is empty")
+    return text
 
 
 class TLS:
@@ -125,6 +152,10 @@ def file_stamp(path: Path) -> tuple[int, ...]:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
+class _Accessor(msgspec.Struct):
+    accessor_id: str = msgspec.field(name="AccessorID", default="")
+
+
 class Transport(base.HTTPClient):
     """The HTTP client of :class:`plugin.consul.client.ConsulClient`, in the shape that python-consul2 asks for."""
 
@@ -133,7 +164,10 @@ class Transport(base.HTTPClient):
         super().__init__(host=self._base.host or "", port=self._base.port or 0, scheme=scheme)
         self.address = settings.address
         self._settings = settings
-        self._token = Token(settings)
+        self.token = Token(settings)
+        self._accessors: dict[str, str] = {}
+        """Of the token that is in use, once it is known."""
+        self._asking_accessor = asyncio.Lock()
         self._tls = TLS(settings) if scheme == "https" else None
         self._max_connections = max_connections
         self._session: aiohttp.ClientSession | None = None
@@ -150,13 +184,40 @@ class Transport(base.HTTPClient):
         """Ask once. :raises ConsulError, ConfigError: for every answer but 200 and a 404 to a GET."""
         asked = tuple(params)
         url = self._base.with_path(self._base.path.rstrip("/") + path, encoded=True).with_query(self._tenant(asked))
-        token = self._token.current()
+        token = self.token.current()
         reply, text = await self._within(timeout_s, self._exchange(method, url, body, token))
-        if _is_forbidden(reply, text) and (newer := self._token.current()) != token:
+        if _is_forbidden(reply, text) and (newer := self.token.current()) != token:
             # The token file was replaced while Consul held the request; the old token may be deleted by now.
-            reply, text = await self._within(timeout_s, self._exchange(method, url, body, newer))
-        _check(method, path, asked, reply, text)
+            token = newer
+            reply, text = await self._within(timeout_s, self._exchange(method, url, body, token))
+        if reply.filtered or (_is_forbidden(reply, text) and not _is_unknown_token(text)):
+            await self._learn_accessor(token)
+        _check(method, path, asked, reply, text, self.accessor)
         return reply
+
+    @property
+    def accessor(self) -> str:
+        """The accessor ID of the token in use, which is no secret; empty while it is not known.
+
+        It is asked for at the first sign that the token may not do everything, and remembered: of a token that was
+        deleted nobody would tell it any more.
+        """
+        return next(iter(self._accessors.values()), "")
+
+    async def _learn_accessor(self, token: str) -> None:
+        """``GET /v1/acl/token/self``, which every token may read; once for each token."""
+        async with self._asking_accessor:
+            if token in self._accessors:
+                return
+            url = self._base.with_path(self._base.path.rstrip("/") + endpoints.TOKEN_SELF, encoded=True)
+            try:
+                reply, _ = await self._within(MARGIN_S, self._exchange("GET", url, None, token))
+                accessor = msgspec.json.decode(reply.body, type=_Accessor).accessor_id if reply.status == 200 else ""
+            except (ConsulUnavailable, msgspec.DecodeError, UnicodeDecodeError):
+                # It only makes texts better.
+                return
+            if accessor or reply.status != 403:
+                self._accessors = {token: accessor}
 
     async def _within(self, timeout_s: float, exchange: Coroutine[Any, Any, tuple[Reply, str]]) -> tuple[Reply, str]:
         try:
@@ -279,16 +340,20 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 
 def _is_forbidden(reply: Reply, text: str) -> bool:
     """Consul says it with other statuses, too."""
-    return reply.status == 403 or "Permission denied" in text or "ACL not found" in text
+    return reply.status == 403 or "Permission denied" in text or _is_unknown_token(text)
 
 
-def _check(method: str, path: str, params: tuple[tuple[str, str], ...], reply: Reply, text: str) -> None:
+def _is_unknown_token(text: str) -> bool:
+    return "ACL not found" in text
+
+
+def _check(method: str, path: str, params: tuple[tuple[str, str], ...], reply: Reply, text: str, accessor: str) -> None:
     status = reply.status
     if status == 200 or (status == 404 and method == "GET"):
         return
     said = f"Consul answered {status} to {method} {path}: {text}"
     if _is_forbidden(reply, text):
-        raise _forbidden(path, params, text)
+        raise _forbidden(path, params, text, accessor)
     if _UNKNOWN_KIND in text:
         raise UnknownKind(f"this Consul has no such kind of config entry ({text})", status)
     if any(known in text for known in _REFUSED_AS_500):
@@ -298,12 +363,23 @@ def _check(method: str, path: str, params: tuple[tuple[str, str], ...], reply: R
     raise ConsulRejected(said, status)
 
 
-def _forbidden(path: str, params: tuple[tuple[str, str], ...], text: str) -> ConsulForbidden:
-    if "ACL not found" in text:
+def _forbidden(path: str, params: tuple[tuple[str, str], ...], text: str, accessor: str) -> ConsulForbidden:
+    if _is_unknown_token(text):
+        known = f" with accessor {accessor}" if accessor else ""
         return ConsulForbidden(
-            "Consul does not know the ACL token (ACL not found): it was deleted, expired or is of another "
-            "cluster; set CONSUL_HTTP_TOKEN or CONSUL_HTTP_TOKEN_FILE to a valid one"
+            f"Consul does not know the ACL token{known} (ACL not found): it was deleted, expired or is of another "
+            "cluster; set CONSUL_HTTP_TOKEN or CONSUL_HTTP_TOKEN_FILE to a valid one",
+            accessor=accessor,
         )
     rule = endpoints.missing_rule(path, params, text)
-    remedy = f"; add to the token's policy: {rule}" if rule else ""
-    return ConsulForbidden(f"Consul refuses {path}: {text or 'Permission denied'}{remedy}", rule)
+    return ConsulForbidden(
+        f"Consul refuses {path}: {text or 'Permission denied'}{remedy(rule, accessor)}", rule, accessor
+    )
+
+
+def remedy(rule: str, accessor: str) -> str:
+    """How to get what the token lacks, to be appended to a sentence; empty when the rule is not known."""
+    if not rule:
+        return f" (the token's accessor is {accessor})" if accessor else ""
+    whose = f"a policy of the token with accessor {accessor}" if accessor else "the token's policy"
+    return f"; add to {whose}: {rule}"

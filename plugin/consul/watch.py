@@ -10,11 +10,13 @@ It does no IO and reads no clock; :mod:`plugin.consul.poller` drives it. The rul
 5. Index 0 is taken as 1, since 0 would not block. Without an index (``intentions/match`` of Consul 1.8) the endpoint
    cannot block and is asked again after a pause.
 6. 404 with an index is knowledge, *there is none*. 404 without one is a refusal.
-7. No reply, 5xx, 429, or a body that cannot be read: ask again after a growing pause with jitter, without end. 403 and
-   other refusals: after a long pause, since an operator has to act first. The next poll asks with index 0: blocking on
-   an index that is still current would hide for a minute that all is well again.
+7. No reply, 5xx, 429, or a body that cannot be read: ask again after a growing pause with jitter, without end. 403:
+   every second or two, so that a right that is given takes effect; :mod:`plugin.consul.refusals` bounds the sum. Other
+   refusals: after a long pause. The next poll asks with index 0: blocking on an index that is still current would hide
+   for a minute that all is well again.
 8. Polls that follow each other too fast spend tokens of a bucket, so that a hot key costs a bounded rate.
 9. A failure never changes the value.
+10. When the token may read more than before, pauses end at once, and the next poll asks with index 0.
 10. A kind of config entry that this Consul is too old for is knowledge too: there is none. An upgrade is noticed, since
    the next poll comes after a long pause.
 """
@@ -44,8 +46,10 @@ UNKNOWN_KIND_PAUSE_S = 60.0
 
 RETRY: wait_base = wait_fixed(0.1) + wait_random_exponential(multiplier=0.2, max=8.0)
 """After faults that pass by themselves."""
-RETRY_REFUSED: wait_base = wait_fixed(8.0) + wait_random(0.0, 4.0)
-"""After refusals, which last until an operator acts."""
+RETRY_FORBIDDEN: wait_base = wait_fixed(1.0) + wait_random(0.0, 1.0)
+"""While the token lacks a right, or is not known: an operator who mends it waits for the effect."""
+RETRY_REJECTED: wait_base = wait_fixed(8.0) + wait_random(0.0, 4.0)
+"""After other refusals, which last until somebody changes the agent or the settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +92,16 @@ class Backoff:
         self.failures += 1
         # The schedules are capped; an attempt number without bound would overflow their exponent in a long outage.
         self._state.attempt_number = min(self.failures, 32)
-        refused = isinstance(problem, ConsulForbidden | ConsulRejected | ConfigError)
-        return float((RETRY_REFUSED if refused else RETRY)(self._state))
+        return float(_schedule(problem)(self._state))
 
     def succeeded(self) -> None:
         self.failures = 0
+
+
+def _schedule(problem: GatewayError) -> wait_base:
+    if isinstance(problem, ConsulForbidden):
+        return RETRY_FORBIDDEN
+    return RETRY_REJECTED if isinstance(problem, ConsulRejected | ConfigError) else RETRY
 
 
 class Bucket:
@@ -133,6 +142,8 @@ class Watch(Generic[T]):
         self.problem: GatewayError | None = None
         self.note = ""
         """Why there is no value although nothing is wrong."""
+        self.filtered = False
+        """The newest good reply lacks what the token may not read (Consul 1.11 and later say so)."""
 
     def next(self, now_s: float) -> Poll | Pause:
         if not self._paid:
@@ -160,6 +171,7 @@ class Watch(Generic[T]):
             return None
         woken = index is None or index != self.index or self.confirmed_s is None
         self.index = index or 0
+        self.filtered = reply.filtered
         self._succeeded(now_s, pause_s=0.0 if index else UNINDEXED_PAUSE_S * random.uniform(0.9, 1.1))
         return News(self.value, self.index, changed, woken)
 
@@ -176,6 +188,15 @@ class Watch(Generic[T]):
         self._succeeded(now_s, UNKNOWN_KIND_PAUSE_S * random.uniform(0.9, 1.1))
         self.note = str(problem)
         return News(None, 0, changed, changed)
+
+    def postpone(self, seconds: float) -> None:
+        """Let the next poll wait longer than the failure alone asks for."""
+        self._not_before_s += seconds
+
+    def ask_afresh(self) -> None:
+        """The token may read more: whatever was answered or is paused for, the next poll comes at once."""
+        self.index = 0
+        self._not_before_s = 0.0
 
     def _succeeded(self, now_s: float, pause_s: float) -> None:
         self.problem = None

@@ -8,6 +8,8 @@ wake-up the services without a query of their own are read again, a few at a tim
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 import time
 from collections.abc import Callable, Iterable
 
@@ -18,6 +20,8 @@ from plugin.consul.poller import Poller, WatchState, watch_state
 from plugin.consul.transport import Reply
 from plugin.consul.watch import Backoff, News, Watch
 from plugin.errors import ConsulForbidden, ConsulUnavailable, GatewayError
+from plugin.observe import denials
+from plugin.observe.denials import Hidden
 from plugin.observe.store import FactStore, Slot
 from proxy.model import ServiceName
 
@@ -28,6 +32,9 @@ SWEEP_REST = 3.0
 """Times as long as a sweep took: in a busy datacenter sweeps take a quarter of the time, not all of it."""
 SWEEP_REQUESTS = 4
 """At a time."""
+FORBIDDEN_RETRY_S = 1.0
+FORBIDDEN_PER_S = 5.0
+"""With many forbidden names the pause grows, so that no more than this many are asked for each second."""
 
 Instances = tuple[HealthEntry, ...]
 
@@ -75,6 +82,7 @@ class InstanceReader:
             decode=_decoder(name),
             learned=lambda news: slot.learned(news.value, index=news.index),
             failed=slot.failed,
+            explain=lambda problem: denials.of_instances(self._client, name, problem),
         )
         self._own[name] = poller
         self._connections += 1
@@ -82,6 +90,12 @@ class InstanceReader:
 
     def _ended(self, _: asyncio.Task[None]) -> None:
         self._connections -= 1
+
+    def ask_afresh(self) -> None:
+        """The token may read more than before."""
+        for poller in self._own.values():
+            poller.ask_afresh()
+        self._shared.ask_afresh()
 
     def states(self) -> list[WatchState]:
         return [*self._shared.states(), *(poller.state() for poller in self._own.values())]
@@ -95,6 +109,8 @@ class _Shared:
         self._store = store
         self._members: dict[ServiceName, tuple[Slot[Instances], Watch[Instances]]] = {}
         self._due: set[ServiceName] = set()
+        self._forbidden: set[ServiceName] = set()
+        self._ask_forbidden = asyncio.Event()
         self._wake = asyncio.Event()
         self._needed = asyncio.Event()
         self._backoff = Backoff()
@@ -122,14 +138,23 @@ class _Shared:
         self._due.add(name)
         self._wake.set()
 
+    def ask_afresh(self) -> None:
+        for signal in self._signals:
+            signal.ask_afresh()
+        self._ask_forbidden.set()
+        self._due.update(self._members)
+        self._wake.set()
+
     def discard(self, name: ServiceName) -> None:
         self._members.pop(name, None)
         self._due.discard(name)
+        self._forbidden.discard(name)
 
     async def run(self) -> None:
         await self._needed.wait()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._sweep(), name="instances without a query of their own")
+            group.create_task(self._retry_forbidden(), name="instances that may not be read")
             for signal in self._signals:
                 group.create_task(signal.run(), name=signal.name)
 
@@ -159,8 +184,20 @@ class _Shared:
                 self._backoff.succeeded()
                 await asyncio.sleep(max(SWEEP_PAUSE_S, SWEEP_REST * (time.monotonic() - began_s)))
 
+    async def _retry_forbidden(self) -> None:
+        """Apart, so that what is not allowed delays nobody else."""
+        while True:
+            pause_s = max(FORBIDDEN_RETRY_S, len(self._forbidden) / FORBIDDEN_PER_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s * random.uniform(1.0, 1.5)):
+                    await self._ask_forbidden.wait()
+            self._ask_forbidden.clear()
+            if self._forbidden:
+                self._due.update(self._forbidden)
+                self._wake.set()
+
     async def _read(self, name: ServiceName) -> GatewayError | None:
-        """Return the problem after which ``name`` has to be read again."""
+        """Return the problem after which ``name`` has to be read again soon."""
         async with self._requests:
             if name not in self._members:
                 return None
@@ -175,13 +212,24 @@ class _Shared:
             else:
                 news = watch.receive(reply, time.monotonic())
                 if news is not None:
+                    self._allowed(name)
                     slot.learned(news.value, index=news.index)
                     return None
-        failure = watch.problem or ConsulUnavailable(f"no usable answer about the instances of {name}")
+            failure = watch.problem or ConsulUnavailable(f"no usable answer about the instances of {name}")
+            watch.problem = failure = await denials.of_instances(self._client, name, failure)
         slot.failed(failure)
-        if name in self._members:
-            self._due.add(name)
+        if name not in self._members:
+            return None
+        if isinstance(failure, ConsulForbidden):
+            self._forbidden.add(name)
+            return None
+        self._due.add(name)
         return failure
+
+    def _allowed(self, name: ServiceName) -> None:
+        if name in self._forbidden:
+            self._forbidden.discard(name)
+            self._client.refusals.lifted(time.monotonic())
 
     def states(self) -> list[WatchState]:
         if not self._members:
@@ -196,10 +244,7 @@ def _decoder(name: ServiceName) -> Callable[[Reply], Instances]:
         instances = decode_rows(reply, HealthEntry, path)
         if not instances and reply.filtered:
             # Consul hides instances instead of refusing. What was known stays: losing a permission is not an outage.
-            raise ConsulForbidden(
-                f"Consul hides the instances of {name}: the token needs {endpoints.NODE_READ_RULE}",
-                endpoints.NODE_READ_RULE,
-            )
+            raise Hidden(f"Consul hides the instances of {name}", endpoints.NODE_READ_RULE)
         return instances
 
     return decoded

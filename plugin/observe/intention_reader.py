@@ -4,13 +4,14 @@ One blocking query on the list of all intentions says *that* something changed a
 concerns; those are read at once, all others soon after. What applies is then asked of ``intentions/match``, which takes
 many names at a time and needs no index (Consul 1.8 gives none). The list itself never decides: Consul leaves out
 silently what the token may not read, while ``match`` answers 403. One forbidden name makes Consul refuse all names of a
-request, so a refused request is halved until the forbidden ones are found; those are asked apart from then on, and
-slowly.
+request, so a refused request is halved until the forbidden ones are found; those are asked apart from then on, at a
+bounded rate.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -25,6 +26,7 @@ from plugin.consul.poller import Poller, WatchState
 from plugin.consul.transport import Reply
 from plugin.consul.watch import Backoff, News
 from plugin.errors import ConsulForbidden, ConsulUnavailable, GatewayError
+from plugin.observe import denials
 from plugin.observe.store import FactStore
 from proxy.model import ServiceName
 
@@ -35,7 +37,7 @@ FULL_READ_PAUSE_S = 2.0
 """Between a change and the read of every linked service."""
 REQUESTS = 4
 """At a time."""
-FORBIDDEN_RETRY_S = 8.0
+FORBIDDEN_RETRY_S = 1.0
 FORBIDDEN_PER_S = 5.0
 """With many forbidden names the pause grows, so that no more than this many are asked for each second."""
 
@@ -71,6 +73,7 @@ class IntentionReader:
         self._listed: _ByDestination = {}
         self._forbidden: set[ServiceName] = set()
         self._wake = asyncio.Event()
+        self._ask_forbidden = asyncio.Event()
         self._requests = asyncio.Semaphore(REQUESTS)
         self._backoff = Backoff()
         self._confirmed_s: float | None = None
@@ -101,6 +104,11 @@ class IntentionReader:
             self._answered.pop(name, None)
         self._due.update(added)
         self._wake.set()
+
+    def ask_afresh(self) -> None:
+        """The token may read more than before."""
+        self._signal.ask_afresh()
+        self._ask_forbidden.set()
 
     def states(self) -> list[WatchState]:
         age_s = None if self._confirmed_s is None else time.monotonic() - self._confirmed_s
@@ -155,7 +163,10 @@ class IntentionReader:
     async def _retry_forbidden(self) -> None:
         while True:
             pause_s = max(FORBIDDEN_RETRY_S, len(self._forbidden) / FORBIDDEN_PER_S)
-            await asyncio.sleep(pause_s * random.uniform(1.0, 1.5))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s * random.uniform(1.0, 1.5)):
+                    await self._ask_forbidden.wait()
+            self._ask_forbidden.clear()
             await self._read_all(sorted(self._forbidden))
 
     async def _read_all(self, names: Sequence[ServiceName]) -> GatewayError | None:
@@ -180,12 +191,18 @@ class IntentionReader:
             return problem
         self._confirmed_s = time.monotonic()
         for name in names:
-            self._forbidden.discard(name)
+            self._allowed(name)
             # Reads overlap: the answer to an older question must not replace that to a newer one.
             if asked > self._answered.get(name, 0):
                 self._answered[name] = asked
                 self._store.intentions(name).learned(matches[endpoints.qualified(name)] or (), index=index)
         return None
+
+    def _allowed(self, name: ServiceName) -> None:
+        if name in self._forbidden:
+            self._forbidden.discard(name)
+            logger.info("intentions of %s: known again", name)
+            self._client.refusals.lifted(time.monotonic())
 
     async def _narrow_down(self, names: Sequence[ServiceName], problem: ConsulForbidden) -> GatewayError | None:
         if len(names) > 1 and problem.rule:
@@ -193,10 +210,11 @@ class IntentionReader:
             first, second = await self._read(names[:middle]), await self._read(names[middle:])
             return first or second
         for name in names:
+            told = await denials.of_intentions(self._client, name, problem)
             if name not in self._forbidden:
-                logger.warning("intentions of %s: %s", name, problem)
+                logger.warning("intentions of %s: %s", name, told)
             self._forbidden.add(name)
-            self._store.intentions(name).failed(problem)
+            self._store.intentions(name).failed(told)
         return None
 
     async def _match(self, names: Sequence[ServiceName]) -> tuple[_Matches, int]:

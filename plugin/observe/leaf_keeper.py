@@ -21,7 +21,7 @@ from plugin.consul.api import LeafCertificate, Roots
 from plugin.consul.client import ConsulClient, decode
 from plugin.consul.poller import WatchState
 from plugin.consul.watch import Backoff, Bucket
-from plugin.errors import ConsulRejected, ConsulUnavailable, GatewayError
+from plugin.errors import ConsulForbidden, ConsulRejected, ConsulUnavailable, GatewayError
 from plugin.observe.leaves import KnownLeaf, convert
 from plugin.observe.store import FactStore, Slot
 from proxy.identity import parse_spiffe_id
@@ -60,6 +60,12 @@ class LeafKeeper:
             if kept.known is not None and not kept.known.signed_by_active(roots):
                 kept.kick.set()
 
+    def ask_afresh(self) -> None:
+        """The token may be allowed more than before."""
+        for kept in self._kept.values():
+            if kept.forbidden:
+                kept.kick.set()
+
     def states(self) -> list[WatchState]:
         return [kept.state() for kept in self._kept.values()]
 
@@ -94,12 +100,16 @@ class LeafKeeper:
         kept.kick.clear()
         try:
             await asyncio.sleep(self._bucket.take(time.monotonic()))
+            forbidden = kept.forbidden
             kept.take(await self._read(kept, index=0))
+            if forbidden:
+                self._client.refusals.lifted(time.monotonic())
             # With all blocking reads taken, plain ones go on: they find what the agent renewed by itself.
             if not kept.renewed and self._is_stale(kept) and not self._blocking.locked():
                 kept.take(await self._read(kept, index=kept.index))
         except GatewayError as problem:
-            return kept.failed(problem)
+            refused = isinstance(problem, ConsulForbidden)
+            return kept.failed(problem) + (self._client.refusals.wait_s(time.monotonic()) if refused else 0.0)
         self._learn_datacenter(kept)
         return self._next_question_s(kept)
 
@@ -182,6 +192,10 @@ class _Kept:
         self._problem = problem
         self._slot.failed(problem)
         return pause_s
+
+    @property
+    def forbidden(self) -> bool:
+        return isinstance(self._problem, ConsulForbidden)
 
     def state(self) -> WatchState:
         return WatchState(

@@ -7,7 +7,9 @@ what was known, and asking goes on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -30,6 +32,8 @@ from plugin.observe.default_action import DefaultActionLearner
 from plugin.observe.instance_reader import InstanceReader
 from plugin.observe.intention_reader import IntentionReader
 from plugin.observe.leaf_keeper import LeafKeeper
+from plugin.observe.rights import RightsWatcher
+from plugin.observe.sidecar_reader import SidecarReader
 from plugin.observe.store import EntryList, FactStore, Slot
 from proxy.model import ServiceName
 
@@ -48,14 +52,26 @@ class Observer:
         self._gateway = gateway
         self._leaves = LeafKeeper(client, store)
         self._instances = InstanceReader(client, store)
+        self._sidecars = SidecarReader(client, store)
         self._default_action = DefaultActionLearner(client, store, gateway)
         self._intentions = IntentionReader(client, store, changed=self._default_action.intentions_changed)
         self._keeping: dict[ServiceName, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._absent = asyncio.Event()
         """The list of entries lacks ours: there is none, or it may not be read."""
+        self._refused = asyncio.Event()
+        """Ends the pause after the entry by its name was refused."""
         self._agent_away = False
-        self._pollers = self._make_pollers()
+        self._linked_rows = self._poller(
+            "linked services",
+            endpoints.gateway_services(gateway),
+            self._rows,
+            lambda news: store.gateway_services.learned(news.value or (), index=news.index),
+            store.gateway_services.failed,
+        )
+        self._pollers = [self._linked_rows, *self._make_pollers()]
+        self._rights = RightsWatcher(client, lambda: self._linked_rows.watch.filtered)
+        client.refusals.listen(self._rights_changed)
 
     async def run(self) -> None:
         """Observe until cancelled."""
@@ -67,8 +83,10 @@ class Observer:
             group.create_task(self._confirm_absence(), name="terminating-gateway entry")
             group.create_task(self._intentions.run(), name="intentions")
             group.create_task(self._instances.run(), name="instances")
+            group.create_task(self._sidecars.run(), name="sidecars")
             group.create_task(self._default_action.run(), name="default intention action")
             group.create_task(self._leaves.learn_datacenter(self._gateway), name="datacenter")
+            group.create_task(self._rights.run(), name="rights of the token")
 
     def watch_states(self) -> list[WatchState]:
         return [
@@ -76,8 +94,20 @@ class Observer:
             self._default_action.state(),
             *self._intentions.states(),
             *self._instances.states(),
+            *self._sidecars.states(),
             *self._leaves.states(),
         ]
+
+    def _rights_changed(self) -> None:
+        """Ask again what was refused or told in part: its right may have been given."""
+        for poller in self._pollers:
+            poller.ask_afresh()
+        self._refused.set()
+        self._intentions.ask_afresh()
+        self._instances.ask_afresh()
+        self._sidecars.ask_afresh()
+        self._leaves.ask_afresh()
+        self._default_action.agent_returned()
 
     def _links_changed(self, added: frozenset[ServiceName], removed: frozenset[ServiceName]) -> None:
         assert self._group is not None
@@ -87,6 +117,7 @@ class Observer:
             self._keeping[name] = self._group.create_task(self._leaves.keep(name), name=f"leaf of {name}")
         self._intentions.linked(added, removed)
         self._instances.linked(added, removed)
+        self._sidecars.linked(added, removed)
 
     def _make_pollers(self) -> list[Poller[Any]]:
         store = self._store
@@ -97,13 +128,6 @@ class Observer:
                 self._own_entry,
                 self._entry_learned,
                 store.entry.failed,
-            ),
-            self._poller(
-                "linked services",
-                endpoints.gateway_services(self._gateway),
-                self._rows,
-                lambda news: store.gateway_services.learned(news.value or (), index=news.index),
-                store.gateway_services.failed,
             ),
             self._poller("roots", endpoints.ROOTS, _roots, self._roots_learned, self._roots_failed),
             self._entries("service-defaults", ServiceDefaults, store.service_defaults),
@@ -166,10 +190,16 @@ class Observer:
                 reply = await self._client.blocking_get(path)
                 entry = None if reply.status == 404 else decode(reply, TerminatingGatewayEntry, path)
             except GatewayError as problem:
+                if str(problem) != str(self._store.entry.fact.problem or ""):
+                    logger.warning("terminating-gateway entry: %s", problem)
                 self._store.entry.failed(problem)
-                logger.warning("terminating-gateway entry: %s", problem)
-                await asyncio.sleep(backoff.failed(problem))
+                self._refused.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(backoff.failed(problem)):
+                        await self._refused.wait()
                 continue
+            if backoff.failures:
+                self._client.refusals.lifted(time.monotonic())
             backoff.succeeded()
             if self._absent.is_set():
                 self._absent.clear()

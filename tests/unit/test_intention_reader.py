@@ -151,7 +151,7 @@ async def test_one_forbidden_name_hides_no_other(fake: FakeConsul, monkeypatch: 
         await eventually(lambda: store.service_facts(ServiceName("s07")).intentions.problem)
         fact = store.service_facts(ServiceName("s07")).intentions
         assert isinstance(fact.problem, ConsulForbidden)
-        assert fact.problem.rule == 'service "s07" { policy = "read", intentions = "read" }'
+        assert fact.problem.rule == 'service "s07" { policy = "write", intentions = "read" }'
         assert not fact.known
         intentions.forbidden = {"s31"}
         await eventually(lambda: sources(store, "s07") == [])

@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from plugin.consul import endpoints
 from plugin.consul import transport as transport_module
 from plugin.consul.transport import Token, Transport
 from plugin.dev.pki import Authority
 from plugin.errors import ConfigError, ConsulForbidden, ConsulRejected, ConsulUnavailable, GatewayError, UnknownKind
 from plugin.settings import ConsulSettings
-from tests.support.fake_consul import FakeConsul, body, silent, status, torn
+from tests.support.fake_consul import Answer, FakeConsul, body, silent, status, torn
 
 PATH = "/v1/health/service/db"
 
@@ -176,6 +177,66 @@ def test_token_file_is_read_again_when_it_changes_and_kept_when_it_goes(tmp_path
     assert token.current() == "the second"
     file.write_bytes(b"\xff\xfe")
     assert token.current() == "the second"
+
+
+def test_token_file_that_is_being_written_is_not_taken_for_having_no_token(tmp_path: Path) -> None:
+    """Consul answers without a token too, and leaves out what strangers may not read."""
+    file = tmp_path / "token"
+    file.write_text("")
+    token = Token(ConsulSettings(token_file=file))
+    with pytest.raises(ConfigError, match="it is empty"):
+        token.current()
+    file.write_text("first\n")
+    assert (token.current(), token.changes) == ("first", 0)
+    for unusable in ("", " \n", "two\nlines\n"):
+        file.write_text(unusable)
+        assert token.current() == "first"
+    file.write_text("first")
+    assert (token.current(), token.changes) == ("first", 0)
+    file.write_text("second")
+    assert (token.current(), token.changes) == ("second", 1)
+
+
+ACCESSOR = "6a1253d2-1785-24fd-91c2-f8e78c745511"
+
+
+async def test_refusals_name_the_token_by_its_accessor_which_is_asked_for_once() -> None:
+    async with FakeConsul() as fake:
+        fake.values[endpoints.TOKEN_SELF] = {"AccessorID": ACCESSOR, "SecretID": "hush-token"}
+        transport = Transport(fake.settings)
+        fake.fail(PATH, *[status(403, "Permission denied")] * 2, status(403, "ACL not found"))
+        for _ in range(2):
+            with pytest.raises(ConsulForbidden, match=f"with accessor {ACCESSOR}: node_prefix") as caught:
+                await transport.request("GET", PATH)
+            assert caught.value.accessor == ACCESSOR
+        with pytest.raises(ConsulForbidden, match=f"the ACL token with accessor {ACCESSOR}") as caught:
+            await transport.request("GET", PATH)
+        assert "hush" not in str(caught.value)
+        assert len(fake.asked(endpoints.TOKEN_SELF)) == 1
+        await transport.close()
+
+
+async def test_accessor_is_known_before_the_token_is_deleted_if_consul_hides_something() -> None:
+    async with FakeConsul() as fake:
+        fake.values[endpoints.TOKEN_SELF] = {"AccessorID": ACCESSOR}
+        fake.values[PATH] = []
+        fake.headers["X-Consul-Results-Filtered-By-ACLs"] = "true"
+        transport = Transport(fake.settings)
+        await asyncio.gather(*(transport.request("GET", PATH) for _ in range(5)))
+        assert transport.accessor == ACCESSOR
+        assert len(fake.asked(endpoints.TOKEN_SELF)) == 1
+        await transport.close()
+
+
+@pytest.mark.parametrize("answer", [status(401, "ACL support disabled"), status(500), body(b"<html>"), silent(0.0)])
+async def test_accessor_that_cannot_be_known_hides_no_refusal(answer: Answer) -> None:
+    async with FakeConsul() as fake:
+        fake.fail(endpoints.TOKEN_SELF, answer)
+        fake.fail(PATH, status(403, "Permission denied"))
+        transport = Transport(fake.settings)
+        with pytest.raises(ConsulForbidden, match="add to the token's policy: node_prefix"):
+            await transport.request("GET", PATH)
+        await transport.close()
 
 
 async def _https(authority: Authority, folder: Path, *, ask_client: bool) -> tuple[web.AppRunner, int]:

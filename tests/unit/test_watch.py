@@ -137,7 +137,7 @@ def test_404_without_an_index_is_a_refusal(script: Script) -> None:
     ("problem", "at_least_s", "at_most_s"),
     [
         (ConsulUnavailable("refused"), 0.1, 0.5),
-        (ConsulForbidden("no", 'service "a" { policy = "read" }'), 8.0, 12.0),
+        (ConsulForbidden("no", 'service "a" { policy = "read" }'), 1.0, 2.0),
         (ConsulRejected("bad", 400), 8.0, 12.0),
     ],
 )
@@ -154,6 +154,22 @@ def test_failure_keeps_the_value_pauses_and_reads_afresh(
     assert at_least_s <= script.now_s - failed_at_s <= at_most_s
     assert script.answer(reply(7, ["a"])) is not None
     assert script.watch.problem is None
+
+
+def test_when_the_token_may_read_more_a_pause_ends_and_the_index_is_forgotten(script: Script) -> None:
+    script.poll()
+    script.answer(reply(7, ["a"]))
+    script.poll()
+    script.answer(ConsulForbidden("no"))
+    script.watch.postpone(100.0)
+    step = script.watch.next(script.now_s)
+    assert isinstance(step, Pause)
+    assert step.until_s >= script.now_s + 100.0
+    script.watch.ask_afresh()
+    assert script.watch.next(script.now_s) == Poll(0, 0.0)
+    script.answer(reply(7, ["a"]))
+    script.watch.ask_afresh()
+    assert script.watch.next(script.now_s) == Poll(0, 0.0)
 
 
 def test_truncated_json_changes_nothing(script: Script) -> None:
