@@ -61,6 +61,9 @@ class Channel(Protocol):
     def close(self, *, reset: bool = False) -> None:
         """Close the socket; with ``reset`` the peer sees a TCP reset instead of an end."""
 
+    def hint(self) -> str:
+        """What may be why the peer ended without a word; empty when nothing is known."""
+
 
 class _SocketChannel:
     __slots__ = ("_buffers", "_read_size", "_socket", "fd", "more")
@@ -107,6 +110,9 @@ class TCPChannel(_SocketChannel):
         super().__init__(connected, buffers)
         self._backlog: memoryview | None = None
 
+    def hint(self) -> str:
+        return ""
+
     def receive(self) -> int:
         try:
             received = self._socket.recv_into(self._buffers.plain.view, self._read_size)
@@ -151,6 +157,9 @@ class TLSChannel(_SocketChannel):
         self._ended = False
         self._finishing = False
         self.more = True  # the handshake's last flight may have brought data with it
+
+    def hint(self) -> str:
+        return self._session.hint()
 
     def receive(self) -> int:
         if self._ended:

@@ -46,7 +46,7 @@ async def connect(steps: Steps, upstream: socket.socket, session: UpstreamSessio
         if received == 0:
             raise UpstreamError(
                 CloseReason.UPSTREAM_TLS_FAILED,
-                "the external service closed during the TLS handshake: is it a TLS port?",
+                session.hint() or "the external service closed during the TLS handshake: is it a TLS port?",
             )
         session.feed(buffers.cipher, received)
     await _send(steps, upstream, session, buffers)

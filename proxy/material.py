@@ -29,9 +29,17 @@ def certificates_from_pem(text: str) -> list[x509.Certificate]:
 
 
 def trust(store: crypto.X509Store, roots: list[x509.Certificate]) -> None:
-    """Make ``roots`` the anchors of ``store``, beside those it has."""
+    """Make ``roots`` the anchors of ``store``, beside those it has.
+
+    :raises MaterialError: when OpenSSL cannot read what was parsed here.
+    """
     for root in roots:
-        store.add_cert(crypto.X509.from_cryptography(root))
+        try:
+            store.add_cert(crypto.X509.from_cryptography(root))
+        except crypto.Error as error:
+            lib.ERR_clear_error()
+            subject = root.subject.rfc4514_string()
+            raise MaterialError(f"holds a certificate that OpenSSL cannot use: {subject}") from error
     lib.ERR_clear_error()  # a root listed twice is reported there, and is no error
 
 

@@ -15,6 +15,7 @@ The relay ends exactly once, through :meth:`Relay.close`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 from proxy.channel import END, Channel
@@ -211,7 +212,8 @@ class Relay:
             self.close(error.reason, str(error), reset=True)
         else:
             reason = CloseReason.CLIENT_RESET if from_client else CloseReason.UPSTREAM_RESET
-            self.close(reason, error.strerror or "" if isinstance(error, OSError) else str(error), reset=True)
+            told = (error.strerror or "") if isinstance(error, OSError) else str(error)
+            self.close(reason, "; ".join(filter(None, (told, self._hint(reason)))), reset=True)
 
     def direction_finished(self) -> None:
         up, down = self._up, self._down
@@ -219,13 +221,32 @@ class Relay:
             return
         if self._first_end is None:
             self._first_end = CloseReason.UPSTREAM_RESET if up.dead else CloseReason.CLIENT_RESET
-        self.close(self._first_end, "")
+        self._end(self._first_end, self._hint(self._first_end), reset=False)
+
+    def _hint(self, reason: CloseReason) -> str:
+        """Why an external service that never sent a byte may have ended the connection."""
+        if reason not in (CloseReason.UPSTREAM_EOF, CloseReason.UPSTREAM_RESET) or self.bytes_sent:
+            return ""
+        return self._upstream.hint()
 
     def _broken(self, error: Exception) -> None:
         self.close(CloseReason.INTERNAL, f"{type(error).__name__}: {error}", reset=True)
 
     def close(self, reason: CloseReason, detail: str, *, reset: bool = False) -> None:
         """End both sides now. The first call decides; later ones do nothing."""
+        if self.closed:
+            return
+        if not reset:
+            self._say_goodbye()
+        self._end(reason, detail, reset=reset)
+
+    def _say_goodbye(self) -> None:
+        """End both sessions properly (RFC 8446, section 6.1) where nothing waits to be sent before that."""
+        for channel in (self._client, self._upstream):
+            with contextlib.suppress(OSError, PeerError, UpstreamError):
+                channel.finish()
+
+    def _end(self, reason: CloseReason, detail: str, *, reset: bool) -> None:
         if self.closed:
             return
         self.closed = True

@@ -13,7 +13,7 @@ from OpenSSL import SSL
 from proxy.errors import PeerError, UpstreamError
 from proxy.model import CloseReason
 from proxy.openssl import Buffer, der_of, drain_errors, ffi, lib
-from proxy.upstream_name import check_name, is_ip_address
+from proxy.upstream_name import check_name, server_name_of
 
 if TYPE_CHECKING:
     from proxy.tls_context import FrontContext, ServiceContext, UpstreamContext
@@ -144,6 +144,10 @@ class TLSSession:
         finally:
             lib.X509_free(raw)
 
+    def hint(self) -> str:
+        """What may be why the peer ends the session without a word; empty when nothing is known."""
+        return ""
+
     def _no_progress(self, result: int) -> int:
         error = lib.SSL_get_error(self._ssl, result)
         if error in (lib.SSL_ERROR_WANT_READ, lib.SSL_ERROR_WANT_WRITE):
@@ -231,24 +235,37 @@ class ServerSession(TLSSession):
         return PeerError(CloseReason.TLS_FAILED, detail)
 
 
+_CERTIFICATE_WANTED = (
+    "the external service asked for a client certificate and the link has none: set CertFile and KeyFile in the link"
+)
+_ALERT = "alert"
+
+
 class UpstreamSession(TLSSession):
     """The external service's side of a connection."""
 
-    __slots__ = ("_expected_name",)
+    __slots__ = ("_expected_name", "_upstream", "certificate_missing")
 
     def __init__(self, upstream: UpstreamContext) -> None:
         super().__init__(upstream.context)
         lib.SSL_set_connect_state(self._ssl)
+        self._upstream = upstream
         self._expected_name = upstream.server_name
-        if self._expected_name and not is_ip_address(self._expected_name):  # RFC 6066 section 3: no literals
-            lib.SSL_set_tlsext_host_name(self._ssl, self._expected_name.encode())
+        self.certificate_missing = False
+        """The server asked for a client certificate, and there is none to show."""
+        if server_name := server_name_of(self._expected_name):
+            lib.SSL_set_tlsext_host_name(self._ssl, server_name.encode())
 
     def handshake(self) -> bool:
         """Go on as far as the bytes reach; true when done and the server's name was checked.
 
         :raises UpstreamError: when the server is not the one that the link describes.
         """
-        result = lib.SSL_do_handshake(self._ssl)
+        self._upstream._handshaking = self
+        try:
+            result = lib.SSL_do_handshake(self._ssl)
+        finally:
+            self._upstream._handshaking = None
         if result != 1:
             if self._no_progress(result) == CLOSE_NOTIFY:
                 raise self._failure("the external service closed during the handshake")
@@ -260,7 +277,14 @@ class UpstreamSession(TLSSession):
             check_name(x509.load_der_x509_certificate(der), self._expected_name)
         return True
 
+    def hint(self) -> str:
+        return _CERTIFICATE_WANTED if self.certificate_missing else ""
+
     def _failure(self, detail: str) -> UpstreamError:
         if verify_error := self._verify_error():
             detail = f"the certificate of the external service is not trusted by CAFile: {verify_error}"
+        elif _ALERT in detail:
+            detail = f"the external service refused the gateway: {detail}"
+            if self.certificate_missing:
+                detail += f"; {_CERTIFICATE_WANTED}"
         return UpstreamError(CloseReason.UPSTREAM_TLS_FAILED, detail)

@@ -202,8 +202,14 @@ class UpstreamContext:
         self.context.set_verify(SSL.VERIFY_PEER)
         self.context.set_min_proto_version(SSL.TLS1_2_VERSION)
         self.server_name = settings.server_name
+        self._handshaking: UpstreamSession | None = None
+        self._callback = ffi.callback("int (*)(SSL *, void *)", self._on_certificate_wanted, error=0)
+        store = _store_of(self.context)
+        # What the operator put into the CAFile is trusted as it is: an issuing authority without its root, or the
+        # server's own certificate.
+        store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
         try:
-            trust(_store_of(self.context), certificates_from_pem(settings.ca_pem))
+            trust(store, certificates_from_pem(settings.ca_pem))
         except MaterialError as error:
             raise MaterialError(f"CAFile {error}") from error
         if settings.certificate_chain_pem:
@@ -213,6 +219,14 @@ class UpstreamContext:
                 settings.private_key_pem,
                 "the client certificate (CertFile, KeyFile)",
             )
+        else:
+            lib.SSL_CTX_set_cert_cb(self.context._context, self._callback, ffi.NULL)
 
     def connect(self) -> UpstreamSession:
         return UpstreamSession(self)
+
+    def _on_certificate_wanted(self, _ssl: Any, _argument: Any) -> int:
+        """Go on without a certificate: whether it is a condition is for the server to say."""
+        if self._handshaking is not None:
+            self._handshaking.certificate_missing = True
+        return 1

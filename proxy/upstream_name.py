@@ -5,12 +5,16 @@ from __future__ import annotations
 import ipaddress
 
 from cryptography import x509
+from cryptography.x509.oid import NameOID
 from service_identity import CertificateError, VerificationError
 from service_identity.cryptography import extract_patterns
 from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
 
 from proxy.errors import UpstreamError
 from proxy.model import CloseReason
+
+_NAMES_TOLD = 20
+"""Of a certificate with hundreds of names; a line of the log is to stay readable."""
 
 
 def check_name(certificate: x509.Certificate, expected: str) -> None:
@@ -29,11 +33,28 @@ def check_name(certificate: x509.Certificate, expected: str) -> None:
             pass
         else:
             return
-    presented = ", ".join(_san_texts(certificate)) or "no subject alternative name"
     raise UpstreamError(
         CloseReason.UPSTREAM_TLS_FAILED,
-        f"the external service's certificate is not for {expected!r} (the link's SNI); it presents {presented}",
+        f"the external service's certificate is not for {expected!r} (the link's SNI); it presents "
+        f"{_presented(certificate)}",
     )
+
+
+def server_name_of(expected: str) -> str:
+    """What is sent as server name for a link's ``SNI``; empty for what is no DNS name (RFC 6066, section 3)."""
+    return "" if "://" in expected or is_ip_address(expected) else expected
+
+
+def _presented(certificate: x509.Certificate) -> str:
+    if names := _san_texts(certificate):
+        more = f" and {len(names) - _NAMES_TOLD} more" if len(names) > _NAMES_TOLD else ""
+        return ", ".join(names[:_NAMES_TOLD]) + more
+    try:
+        common_names = [str(one.value) for one in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    except ValueError:
+        common_names = []
+    ignored = f" (its common name {common_names[0]!r} does not count, RFC 9525)" if common_names else ""
+    return f"no subject alternative name{ignored}"
 
 
 def _san_texts(certificate: x509.Certificate) -> list[str]:

@@ -27,6 +27,8 @@ class Certificates:
     """SubjectPublicKeyInfo of the first certificate, DER."""
     not_after_s: tuple[float, ...]
     """The end of each certificate's life, Unix time in seconds."""
+    unreadable: tuple[str, ...] = ()
+    """What was left out, as the end of a sentence that starts with the file's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +55,43 @@ _CERTIFICATE_LABELS = frozenset({"CERTIFICATE", "X509 CERTIFICATE"})
 @lru_cache(maxsize=256)
 def read_certificates(content: bytes) -> Certificates:
     """Read every certificate of a file. :raises PEMError: when there is none, or one is unreadable."""
+    return _certificates([_certificate(block) for block in _certificate_blocks(content)])
+
+
+@lru_cache(maxsize=256)
+def read_authorities(content: bytes) -> Certificates:
+    """Read the certificates of a file whose order means nothing, without those that are unreadable.
+
+    A bundle of public authorities may hold one that only another library reads, and the others are still what the
+    operator trusts. A block without its end is an error all the same: such a file is not written to its end yet.
+
+    :raises PEMError: when there is none that can be read.
+    """
+    readable, unreadable = [], []
+    for block in _certificate_blocks(content):
+        try:
+            readable.append(_certificate(block))
+        except PEMError as error:
+            unreadable.append(error)
+    if not readable:
+        raise unreadable[0]
+    return _certificates(readable, tuple(map(str, unreadable)))
+
+
+def _certificate_blocks(content: bytes) -> list[_Block]:
     blocks = [block for block in _blocks(content) if block.label in _CERTIFICATE_LABELS]
     if not blocks:
         raise PEMError(f"holds no certificate{_what_instead(content)}; it must be PEM with a CERTIFICATE block")
-    certificates = [_certificate(block) for block in blocks]
+    return blocks
+
+
+def _certificates(certificates: list[x509.Certificate], unreadable: tuple[str, ...] = ()) -> Certificates:
     key = certificates[0].public_key()
     return Certificates(
         pem="".join(certificate.public_bytes(Encoding.PEM).decode() for certificate in certificates),
         first_public_key=key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
         not_after_s=tuple(certificate.not_valid_after_utc.timestamp() for certificate in certificates),
+        unreadable=unreadable,
     )
 
 

@@ -8,10 +8,17 @@ was not yet, the earlier material stays in use.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
-from plugin.assemble.pem import Certificates, PEMError, PrivateKey, read_certificates, read_private_key
+from plugin.assemble.pem import (
+    Certificates,
+    PEMError,
+    PrivateKey,
+    read_authorities,
+    read_certificates,
+    read_private_key,
+)
 from plugin.consul.api import LinkedService
 from plugin.facts import Fact
 from proxy.model import UpstreamTLS
@@ -30,6 +37,8 @@ class GoodMaterial:
     tls: UpstreamTLS
     not_after_s: float
     """When the client's certificate, or else the last CA, ends; 0 without an end."""
+    warnings: tuple[str, ...] = ()
+    """What of the files was left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +75,8 @@ def upstream_material(
         warnings.append(f"{error}; until then the certificates read before stay in use")
         # With other files the earlier server name goes along: it belongs to the earlier authority.
         same = good.paths == (link.ca_file, link.cert_file, link.key_file)
-        fresh = GoodMaterial(good.paths, _named(good.tls, link.sni), good.not_after_s) if same else good
-    warnings += _expiry(fresh, now_s)
+        fresh = replace(good, tls=_named(good.tls, link.sni)) if same else good
+    warnings += [*fresh.warnings, *_expiry(fresh, now_s)]
     return Material(tls=fresh.tls, good=fresh, warnings=tuple(warnings))
 
 
@@ -77,12 +86,13 @@ def _read(link: LinkedService, files: Files) -> GoodMaterial:
         raise _UnusableError(
             f"the link has a {given} and no {missing}; set both or neither in the terminating-gateway entry"
         )
-    authorities = _certificates("CAFile", link.ca_file, files)
+    authorities = _certificates("CAFile", link.ca_file, files, read_authorities)
+    warnings = tuple(_left_out(link.ca_file, authorities.unreadable))
     paths = (link.ca_file, link.cert_file, link.key_file)
     if not link.cert_file:
         tls = UpstreamTLS(ca_pem=authorities.pem, server_name=link.sni)
-        return GoodMaterial(paths, tls, max(authorities.not_after_s))
-    chain = _certificates("CertFile", link.cert_file, files)
+        return GoodMaterial(paths, tls, max(authorities.not_after_s), warnings)
+    chain = _certificates("CertFile", link.cert_file, files, read_certificates)
     key = _private_key(link.key_file, files)
     if key.public_key != chain.first_public_key:
         raise _UnusableError(
@@ -90,12 +100,18 @@ def _read(link: LinkedService, files: Files) -> GoodMaterial:
             "put the matching pair in place"
         )
     tls = UpstreamTLS(authorities.pem, chain.pem, key.pem, link.sni)
-    return GoodMaterial(paths, tls, chain.not_after_s[0])
+    return GoodMaterial(paths, tls, chain.not_after_s[0], warnings)
 
 
-def _certificates(what: str, path: str, files: Files) -> Certificates:
+def _left_out(ca_file: str, unreadable: tuple[str, ...]) -> Iterator[str]:
+    if unreadable:
+        others = f" (and {len(unreadable) - 1} more)" if len(unreadable) > 1 else ""
+        yield f"CAFile {ca_file} {unreadable[0]}{others}; it is left out, the others are used: replace or remove it"
+
+
+def _certificates(what: str, path: str, files: Files, read: Callable[[bytes], Certificates]) -> Certificates:
     try:
-        return read_certificates(_content(what, path, files))
+        return read(_content(what, path, files))
     except PEMError as error:
         raise _UnusableError(f"{what} {path} {error}") from error
 

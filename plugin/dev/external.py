@@ -39,6 +39,7 @@ class ExternalService(Launcher):
         client_ca_pem: str | None = None,
         address: str = "127.0.0.1",
         port: int = 0,
+        min_tls_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2,
         max_tls_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
     ) -> None:
         """``client_ca_pem`` makes a client certificate of that CA a condition (mutual TLS). A client that is refused
@@ -52,7 +53,9 @@ class ExternalService(Launcher):
         self.server_names: list[str | None] = []
         """What each TLS client asked for by SNI."""
         self._handler = handler
-        self._context = None if tls is None else self._server_context(tls, client_ca_pem, max_tls_version)
+        self._client_ca_pem = client_ca_pem
+        self._versions = min_tls_version, max_tls_version
+        self._context = None if tls is None else self._server_context(tls)
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
 
@@ -76,6 +79,13 @@ class ExternalService(Launcher):
             async with asyncio.timeout(_CLOSE_TIMEOUT_S):
                 await self._server.wait_closed()
         self._server = None
+
+    async def renew(self, tls: KeyPair) -> None:
+        """Show another certificate from the next handshake on, and resume no earlier session. What is open stays."""
+        if self._server is not None:
+            self._server.close()
+        self._context = self._server_context(tls)
+        await self.start()
 
     def end_connections(self, *, reset: bool = False) -> None:
         """End every open connection, with a TCP reset if wanted; go on listening."""
@@ -101,15 +111,13 @@ class ExternalService(Launcher):
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
-    def _server_context(
-        self, tls: KeyPair, client_ca_pem: str | None, max_tls_version: ssl.TLSVersion
-    ) -> ssl.SSLContext:
+    def _server_context(self, tls: KeyPair) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.maximum_version = max_tls_version
+        context.minimum_version, context.maximum_version = self._versions
         context.sni_callback = self._saw_server_name
         load_key_pair(context, tls)
-        if client_ca_pem is not None:
-            context.load_verify_locations(cadata=client_ca_pem)
+        if self._client_ca_pem is not None:
+            context.load_verify_locations(cadata=self._client_ca_pem)
             context.verify_mode = ssl.CERT_REQUIRED
         return context
 

@@ -193,5 +193,8 @@ def _explain(path: str, error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         return f"{path} does not exist on the gateway's host; put the file there or correct the link"
     if isinstance(error, PermissionError):
-        return f"{path} may not be read by the gateway's user (uid {os.geteuid()}); allow it with chown or chmod"
+        return (
+            f"{path} may not be read by the gateway's user (uid {os.geteuid()}); "
+            "allow it with chown or chmod, of the file and of the folders above it"
+        )
     return f"{path} cannot be read: {error.strerror or error}; check the file and its file system"

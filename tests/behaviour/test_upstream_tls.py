@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from plugin.dev.external import ExternalService, echo
 from plugin.dev.pki import Authority, KeyPair
+from plugin.dev.processes import can_connect, free_ports
 from proxy.model import Action, UpstreamTLS
+from tests.support.eventually import eventually
 from tests.support.mesh import HandMadeMesh, connected, sni
 from tests.support.worker import WorkerProcess
 
@@ -98,10 +105,78 @@ async def test_a_plain_server_behind_a_tls_link_gets_no_byte_of_the_client(
     await worker.record(reason="upstream_tls_failed")
 
 
-async def test_without_a_client_certificate_mutual_tls_fails(mesh: HandMadeMesh, worker: WorkerProcess) -> None:
-    async with ExternalService(echo, tls=SERVER, client_ca_pem=PARTNER.certificate_pem) as service:
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_missing_client_certificate_is_named(
+    mesh: HandMadeMesh, worker: WorkerProcess, version: ssl.TLSVersion
+) -> None:
+    """This server drops the connection without an alert; with TLS 1.3 after a handshake that looked good."""
+    options: dict[str, Any] = {
+        "client_ca_pem": PARTNER.certificate_pem,
+        "min_tls_version": version,
+        "max_tls_version": version,
+    }
+    async with ExternalService(echo, tls=SERVER, client_ca_pem=PARTNER.certificate_pem, **options) as service:
         assert not await try_it(mesh, worker, service.port, settings("partner.example"))
         assert service.accepted == 0
+    record = await worker.record(service="api")
+    assert record["reason"] in ("upstream_tls_failed", "upstream_eof", "upstream_reset")
+    assert "set CertFile and KeyFile in the link" in record["detail"]
+
+
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+async def test_a_missing_client_certificate_is_named_beside_the_servers_alert(
+    mesh: HandMadeMesh, worker: WorkerProcess, version: str, tmp_path: Path
+) -> None:
+    async with openssl_server(tmp_path, version, "-Verify", "1", "-verify_return_error") as port:
+        assert not await try_it(mesh, worker, port, settings("partner.example"))
+    record = await worker.record(reason="upstream_tls_failed")
+    assert "refused the gateway" in record["detail"]
+    assert "alert" in record["detail"]
+    assert "set CertFile and KeyFile in the link" in record["detail"]
+
+
+async def test_a_client_certificate_that_is_not_asked_for_is_no_excuse(
+    mesh: HandMadeMesh, worker: WorkerProcess
+) -> None:
+    async def leave(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        return
+
+    async with ExternalService(leave, tls=SERVER) as service:
+        assert not await try_it(mesh, worker, service.port, settings("partner.example"))
+    assert "CertFile" not in (await worker.record(service="api")).get("detail", "")
+
+
+@pytest.mark.parametrize("anchor", ["root", "issuer", "server"])
+async def test_any_certificate_in_the_ca_file_is_trusted_as_it_is(
+    mesh: HandMadeMesh, worker: WorkerProcess, anchor: str
+) -> None:
+    issuer = Authority("Issuing CA", parent=PARTNER)
+    pair = issuer.server("partner.example")
+    own = pair.certificate_pem.partition("-----END CERTIFICATE-----\n")
+    pems = {"root": PARTNER.certificate_pem, "issuer": issuer.certificate_pem, "server": own[0] + own[1]}
+    tls = UpstreamTLS(ca_pem=pems[anchor], server_name="partner.example")
+    async with ExternalService(echo, tls=pair) as service:
+        assert await try_it(mesh, worker, service.port, tls)
+
+
+@asynccontextmanager
+async def openssl_server(folder: Path, *options: str) -> AsyncIterator[int]:
+    """``openssl s_server``, which sends the alerts that asyncio's server does not."""
+    certificate, key = SERVER.write(folder, "server")
+    ca_file = PARTNER.write(folder, "ca")
+    (port,) = free_ports(1)
+    process = await asyncio.create_subprocess_exec(
+        *("openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-quiet", *options),
+        *("-cert", str(certificate), "-key", str(key), "-CAfile", str(ca_file)),
+        stdin=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        await eventually(lambda: can_connect("127.0.0.1", port), what="openssl s_server listens")
+        yield port
+    finally:
+        process.kill()
+        await process.wait()
 
 
 async def test_material_that_cannot_be_used_is_reported_and_never_becomes_plain_text(

@@ -139,6 +139,16 @@ class MeshClient:
         name = f"{service}.{namespace}.{datacenter}.internal.{self.trust_domain}"
         return f"{subset}.{name}" if subset else name
 
+    def context(self) -> ssl.SSLContext:
+        """Trusts the roots, shows the leaf."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        # The mesh names services by SPIFFE ID, not by host name; served_spiffe_id is for the test to compare.
+        context.check_hostname = False
+        context.load_verify_locations(cadata=self.roots_pem)
+        if self.leaf is not None:
+            load_key_pair(context, self.leaf)
+        return context
+
     async def connect(
         self,
         address: str,
@@ -154,14 +164,9 @@ class MeshClient:
 
         :raises Refused: when the handshake is refused.
         """
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        # The mesh names services by SPIFFE ID, not by host name; served_spiffe_id is for the test to compare.
-        context.check_hostname = False
+        context = self.context()
         context.minimum_version = minimum
         context.maximum_version = maximum
-        context.load_verify_locations(cadata=self.roots_pem)
-        if self.leaf is not None:
-            load_key_pair(context, self.leaf)
         async with asyncio.timeout(_DEADLINE_S * SCALE):
             with _refusals():
                 opened = await asyncio.open_connection(

@@ -5,6 +5,11 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import struct
+
+
+class Truncated(AssertionError):
+    """The socket ended without the session's end (close_notify)."""
 
 
 class RawTLSClient:
@@ -47,7 +52,7 @@ class RawTLSClient:
             except ssl.SSLWantReadError:
                 data = self.socket.recv(65_536)
                 if not data:
-                    raise AssertionError("the gateway ended without close_notify") from None
+                    raise Truncated("the gateway ended without close_notify") from None
                 self._incoming.write(data)
             except (ssl.SSLZeroReturnError, ssl.SSLSyscallError):
                 return b""
@@ -59,6 +64,11 @@ class RawTLSClient:
         return b"".join(parts)
 
     def close(self) -> None:
+        self.socket.close()
+
+    def reset(self) -> None:
+        """Close by a TCP reset."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
 
     def _flush(self) -> None:

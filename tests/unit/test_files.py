@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -193,16 +193,44 @@ async def test_paths_come_and_go_while_it_runs(path: Path, tmp_path: Path) -> No
         assert set(watcher.contents) == {str(other)}
 
 
-async def test_a_forbidden_file_names_the_user(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests may run as root, whom no mode keeps out: the refusal is the one fault that is played."""
+@contextmanager
+def shut_out(path: Path) -> Iterator[None]:
+    """Take the right to read ``path`` away from this process; no mode keeps root out, so root becomes nobody."""
+    user = os.geteuid()
+    path.chmod(0)
+    if user == 0:
+        os.seteuid(65_534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        path.chmod(0o600)
 
-    def refuse(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
-        raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr(os, "open", refuse)
+async def test_a_forbidden_file_names_the_user_and_is_read_once_it_is_allowed(path: Path) -> None:
+    watched = Watched()
+    with shut_out(path):
+        user = os.geteuid()
+        async with watched.running(path) as watcher:
+            await watched.until_problem(path, f"{path} may not be read by the gateway's user (uid {user})")
+            assert "chown or chmod, of the file and of the folders above it" in str(watcher.fact(str(path)).problem)
+    async with watched.running(path):
+        await watched.until(path, b"one")
+
+
+async def test_a_folder_that_kubernetes_swaps_is_followed(tmp_path: Path) -> None:
+    for version, content in (("..1", b"one"), ("..2", b"two")):
+        (tmp_path / version).mkdir()
+        write(tmp_path / version / "ca.pem", content)
+    (tmp_path / "..data").symlink_to("..1")
+    path = tmp_path / "ca.pem"
+    path.symlink_to("..data/ca.pem")
     watched = Watched()
     async with watched.running(path):
-        await watched.until_problem(path, f"may not be read by the gateway's user (uid {os.geteuid()})")
+        await watched.until(path, b"one")
+        (tmp_path / "..data_tmp").symlink_to("..2")
+        (tmp_path / "..data_tmp").rename(tmp_path / "..data")
+        await watched.until(path, b"two")
 
 
 async def test_a_file_system_that_hangs_is_reported_and_what_was_read_stays(

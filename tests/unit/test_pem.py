@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugin.assemble.pem import PEMError, read_certificates, read_private_key
+from plugin.assemble.pem import PEMError, read_authorities, read_certificates, read_private_key
 from plugin.dev.pki import Authority
 
 ONE, TWO = Authority("One"), Authority("Two")
@@ -88,6 +88,43 @@ def test_der_is_recognised() -> None:
     assert "looks like DER" in problem_of_certificates(der)
 
 
+JUNK = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+
+
+def test_an_unreadable_authority_is_left_out_and_told() -> None:
+    read = read_authorities((ONE.certificate_pem + JUNK + TWO.certificate_pem + JUNK).encode())
+    assert read.pem == ONE.certificate_pem + TWO.certificate_pem
+    assert len(read.not_after_s) == 2
+    first, second = read.unreadable
+    good_lines = len(ONE.certificate_pem.splitlines())
+    assert f"at line {good_lines + 1}:" in first
+    assert f"at line {2 * good_lines + 4}:" in second
+
+
+def test_a_certificate_to_be_shown_is_never_left_out() -> None:
+    assert "unreadable certificate" in problem_of_certificates(CERTIFICATE + JUNK)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (JUNK + JUNK, "unreadable certificate at line 1"),
+        (ONE.certificate_pem + TWO.certificate_pem[:300], "has no"),
+        (KEY, "only PRIVATE KEY"),
+    ],
+)
+def test_authorities_that_are_refused(content: str, problem: str) -> None:
+    with pytest.raises(PEMError, match=problem):
+        read_authorities(content.encode())
+
+
+def test_a_bundle_of_many_authorities_is_read_whole() -> None:
+    many = [Authority(f"Public {number}") for number in range(150)]
+    read = read_authorities("\n".join(f"# {one!r}\n{one.certificate_pem}" for one in many).encode())
+    assert read.pem == "".join(one.certificate_pem for one in many)
+    assert read.unreadable == ()
+
+
 @pytest.mark.parametrize("format_", [PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL])
 def test_an_encrypted_key_is_refused_with_a_remedy(format_: PrivateFormat) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
@@ -126,6 +163,6 @@ def test_what_is_wrong_with_a_key(content: str, problem: str) -> None:
 
 @given(st.binary(max_size=200) | st.binary(max_size=40).map(lambda junk: CERTIFICATE.encode()[:300] + junk))
 def test_any_content_is_certificates_or_a_problem(content: bytes) -> None:
-    for read in (read_certificates, read_private_key):
+    for read in (read_certificates, read_authorities, read_private_key):
         with contextlib.suppress(PEMError):
             read(content)

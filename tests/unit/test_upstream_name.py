@@ -7,7 +7,7 @@ from cryptography import x509
 
 from plugin.dev.pki import Authority
 from proxy.errors import UpstreamError
-from proxy.upstream_name import check_name, is_ip_address
+from proxy.upstream_name import check_name, is_ip_address, server_name_of
 
 PARTNER = Authority("Partner CA")
 
@@ -37,6 +37,7 @@ def test_names_that_match(presented: str, expected: str) -> None:
         ("db.example", "db2.example"),
         ("*.example.org", "example.org"),
         ("*.example.org", "a.b.example.org"),
+        ("d*.example.org", "db.example.org"),
         ("10.0.0.9", "10.0.0.8"),
         ("spiffe://partner/api", "spiffe://partner/API"),
         ("db.example", "10.0.0.9"),
@@ -51,8 +52,29 @@ def test_names_that_do_not_match_are_told_with_what_was_presented(presented: str
 
 
 def test_a_certificate_without_names_matches_nothing() -> None:
-    with pytest.raises(UpstreamError, match="no subject alternative name"):
+    with pytest.raises(UpstreamError, match=r"no subject alternative name \(its common name 'server' does not count"):
         check_name(certificate(), "server")
+
+
+def test_of_very_many_names_some_are_told() -> None:
+    names = [f"n{number}.example" for number in range(30)]
+    with pytest.raises(UpstreamError) as refused:
+        check_name(certificate(*names), "db.example")
+    assert "n19.example and 10 more" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("expected", "sent"),
+    [
+        ("db.example", "db.example"),
+        ("10.0.0.9", ""),
+        ("::1", ""),
+        ("spiffe://partner/api", ""),
+        ("", ""),
+    ],
+)
+def test_only_a_dns_name_is_sent_as_server_name(expected: str, sent: str) -> None:
+    assert server_name_of(expected) == sent
 
 
 def test_what_is_an_address() -> None:

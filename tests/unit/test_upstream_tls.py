@@ -91,3 +91,24 @@ def test_earlier_material_outlives_broken_files() -> None:
     assert result.problems == ()
     assert "the certificates read before stay in use" in result.warnings[0]
     assert result.good == good
+
+
+def test_what_cannot_be_read_of_a_bundle_is_left_out_and_told_for_as_long_as_it_is_used() -> None:
+    junk = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    result = using("/ca", junk + material()["ca.pem"] + junk)
+    assert result.tls is not None
+    assert result.tls.ca_pem == material()["ca.pem"]
+    assert result.problems == ()
+    (warning,) = result.warnings
+    assert warning.startswith("CAFile /ca has an unreadable certificate at line 1")
+    assert "(and 1 more)" in warning
+    later = upstream_material(LINK, {**FILES, "/key": fact(b"junk")}, good=result.good)
+    assert warning in later.warnings
+
+
+def test_another_server_name_applies_although_the_files_are_broken() -> None:
+    good = upstream_material(LINK, FILES).good
+    renamed = LinkedService(name="db", ca_file="/ca", cert_file="/cert", key_file="/key", sni="other.example")
+    result = upstream_material(renamed, {**FILES, "/ca": fact(b"")}, good=good)
+    assert result.tls is not None
+    assert result.tls.server_name == "other.example"
