@@ -111,7 +111,6 @@ async def test_a_missing_client_certificate_is_named(
 ) -> None:
     """This server drops the connection without an alert; with TLS 1.3 after a handshake that looked good."""
     options: dict[str, Any] = {
-        "client_ca_pem": PARTNER.certificate_pem,
         "min_tls_version": version,
         "max_tls_version": version,
     }
