@@ -115,6 +115,8 @@ class GatewaySettings:
     log_level: str = "info"
     log_format: str = "text"
     """``text`` or ``json``."""
+    dns_servers: tuple[HostPort, ...] = ()
+    """What resolves the hostnames of external services; empty: the name servers of ``/etc/resolv.conf``."""
     runtime_dir: Path | None = None
     """Where hand-over sockets live; ``None``: chosen by the environment."""
 

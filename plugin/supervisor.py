@@ -129,7 +129,7 @@ class Supervisor:
         if definition is not None:
             definition.learned = self._store.set_proxy_config
         self._store.set_proxy_config(proxy_config if definition is None else definition.proxy_config)
-        self._needs = Needs(self._store)
+        self._needs = Needs(self._store, settings.dns_servers)
         self._gateway = Gateway(self._store, published, self._workers.publish, needs=self._needs.changed)
         self._observer = Observer(client, self._store, settings.service)
         self._health = Health(self._workers, published, self._gateway)

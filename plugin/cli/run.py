@@ -67,6 +67,12 @@ from proxy import logs
     help="How long live connections may go on after SIGTERM.",
 )
 @click.option(
+    "--dns-server",
+    multiple=True,
+    metavar="IP:PORT",
+    help="Resolves hostnames of external services; may be repeated. Default: the name servers of /etc/resolv.conf.",
+)
+@click.option(
     "--runtime-dir", type=click.Path(path_type=Path), help="Lock and hand-over sockets. Default: chosen by the system."
 )
 def run(**options: Any) -> int:
@@ -112,6 +118,7 @@ def gateway_settings(options: dict[str, Any]) -> GatewaySettings:
         access_log=options["access_log"],
         log_level=options["log_level"],
         log_format=options["log_format"],
+        dns_servers=tuple(HostPort.parse(text, what="--dns-server") for text in options["dns_server"]),
         runtime_dir=options["runtime_dir"],
     )
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import aiohttp
 
+from plugin.addresses import HostPort
 from plugin.dev import locate
 from plugin.dev.consul_agent import ConsulAgent
 from plugin.dev.processes import START_DEADLINE_S, Child, Launcher, free_ports, wait_until
@@ -25,12 +26,21 @@ _ADMIN_TIMEOUT_S = 10.0
 class _Envoy(Launcher):
     """One Envoy process. Subclasses say how it is registered and which listeners it must have to be of use."""
 
-    def __init__(self, agent: ConsulAgent, proxy_id: str, *, token: str | None, concurrency: int) -> None:
+    def __init__(
+        self,
+        agent: ConsulAgent,
+        proxy_id: str,
+        *,
+        token: str | None,
+        concurrency: int,
+        dns_server: HostPort | None = None,
+    ) -> None:
         self.agent = agent
         self.proxy_id = proxy_id
         self.token = agent.management_token if token is None else token
         self.concurrency = concurrency
         self.admin_port = free_ports(1)[0]
+        self._dns_server = dns_server
         self.child: Child | None = None
 
     @property
@@ -87,7 +97,7 @@ class _Envoy(Launcher):
         )
         work_dir = self.agent.work_dir
         path = work_dir / f"{self.proxy_id}.bootstrap.json"
-        path.write_text(bootstrap)
+        path.write_text(_asking(self._dns_server, bootstrap) if self._dns_server else bootstrap)
         path.chmod(0o600)
         command = [str(envoy), "--config-path", str(path), "--concurrency", str(self.concurrency)]
         self.child = Child(
@@ -102,6 +112,21 @@ class _Envoy(Launcher):
         with contextlib.suppress(StartError):
             return (await self.admin("/ready")).strip() == "LIVE"
         return False
+
+
+def _asking(dns_server: HostPort, bootstrap: str) -> str:
+    """Let Envoy resolve with that name server instead of those of /etc/resolv.conf."""
+    package = "envoy.extensions.network.dns_resolver.cares.v3"
+    address = {"address": dns_server.host, "port_value": dns_server.port}
+    settings: dict[str, Any] = json.loads(bootstrap)
+    settings["typed_dns_resolver_config"] = {
+        "name": "envoy.network.dns_resolver.cares",
+        "typed_config": {
+            "@type": f"type.googleapis.com/{package}.CaresDnsResolverConfig",
+            "resolvers": [{"socket_address": address}],
+        },
+    }
+    return json.dumps(settings)
 
 
 class Sidecar(_Envoy):
@@ -178,9 +203,11 @@ class EnvoyTerminatingGateway(_Envoy):
         concurrency: int = 1,
         arguments: Sequence[str] = (),
         register: bool = True,
+        dns_server: HostPort | None = None,
     ) -> None:
-        """``arguments`` are further ones of the command. Without ``register``, somebody else has registered it."""
-        super().__init__(agent, name, token=token, concurrency=concurrency)
+        """``arguments`` are further ones of the command. Without ``register``, somebody else has registered it.
+        ``dns_server`` is asked instead of those of /etc/resolv.conf."""
+        super().__init__(agent, name, token=token, concurrency=concurrency, dns_server=dns_server)
         self.name = name
         self._arguments = list(arguments)
         self._register = register

@@ -11,17 +11,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import ipaddress
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 import aiodns
 import aiodns.error
 
+from plugin.addresses import HostPort
 from plugin.errors import NameUnresolved
 from plugin.facts import Fact
 
@@ -238,6 +240,11 @@ class Resolver:
         if channel is not None and self._users.get(channel) == 0:
             del self._users[channel]
             await channel.close()
+
+
+def channels(servers: Sequence[HostPort]) -> Callable[[], aiodns.DNSResolver]:
+    """Make channels to ``servers``, or to those of /etc/resolv.conf when there are none."""
+    return functools.partial(aiodns.DNSResolver, [str(server) for server in servers] or None)
 
 
 def _is_answer(error: aiodns.error.DNSError) -> bool:

@@ -7,11 +7,12 @@ Reading is ``files.py``, resolving is ``dns.py``; here are only the sets.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
+from plugin.addresses import HostPort
 from plugin.assemble.endpoints import hostnames
 from plugin.facts import ServiceFacts
-from plugin.observe.dns import Resolver
+from plugin.observe.dns import Resolver, channels
 from plugin.observe.files import FileWatcher
 from plugin.observe.store import FactStore
 from proxy.model import ServiceName
@@ -20,10 +21,11 @@ _Users = dict[str, set[ServiceName]]
 
 
 class Needs:
-    def __init__(self, store: FactStore) -> None:
+    def __init__(self, store: FactStore, dns_servers: Sequence[HostPort] = ()) -> None:
+        """``dns_servers`` are asked instead of those of /etc/resolv.conf."""
         self._store = store
         self._files = FileWatcher(self._files_changed)
-        self._resolver = Resolver(self._names_changed)
+        self._resolver = Resolver(self._names_changed, make_channel=channels(dns_servers))
         self._paths: dict[ServiceName, frozenset[str]] = {}
         self._names: dict[ServiceName, frozenset[str]] = {}
         self._path_users: _Users = {}

@@ -18,10 +18,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from plugin.addresses import HostPort
 from plugin.dev.consul_agent import ConsulAgent
 from plugin.dev.envoy import EnvoyTerminatingGateway
 from plugin.dev.external import ExternalService, Handler, banner_first, echo
 from plugin.dev.gateway import Gateway
+from tests.support.dns_server import DNSServer, dns_server
 from tests.support.eventually import SCALE, eventually
 from tests.support.mesh_client import MeshClient, MeshConnection, Refused
 
@@ -60,11 +62,20 @@ class Links:
 class Stand:
     """For one case and one of the two gateways."""
 
-    def __init__(self, agent: ConsulAgent, gateway: Gateway | EnvoyTerminatingGateway, links: Links, folder: Path):
+    def __init__(
+        self,
+        agent: ConsulAgent,
+        gateway: Gateway | EnvoyTerminatingGateway,
+        links: Links,
+        folder: Path,
+        dns: DNSServer,
+    ):
         self.agent = agent
         self.gateway = gateway
         self.folder = folder
         """For the files of the case (``CAFile`` ...)."""
+        self.dns = dns
+        """Resolves hostnames for both gateways. Use names of :meth:`hostname`."""
         self._links = links
         self._number = next(_numbers)
         self._stack = contextlib.AsyncExitStack()
@@ -86,6 +97,10 @@ class Stand:
     def named(self, name: str) -> str:
         """``name``, unique to this case on this gateway; the same for the same name."""
         return f"{name}-{'e' if self.is_envoy else 'o'}{self._number}"
+
+    def hostname(self, name: str) -> str:
+        """As :meth:`named`, with a dot."""
+        return f"{self.named(name)}.example"
 
     # --- outside the mesh ------------------------------------------------------------------------------------
 
@@ -266,6 +281,7 @@ class Stands:
         :param before: prepares Consul before the gateways start.
         """
         self.agent = ConsulAgent(folder / "consul", acl=acl, **dict(agent or {}))
+        self.dns: DNSServer
         self._folder = folder
         self._arguments = arguments
         self._before = before
@@ -274,11 +290,14 @@ class Stands:
 
     async def __aenter__(self) -> Self:
         try:
+            self.dns = await self._stack.enter_async_context(dns_server())
             await self._stack.enter_async_context(self.agent)
             if self._before is not None:
                 await self._before(self.agent)
-            ours = Gateway(self.agent, self._folder / "ours", "gateway-ours", arguments=self._arguments)
-            for gateway in (EnvoyTerminatingGateway(self.agent, "gateway-envoy"), ours):
+            arguments = [*self._arguments, f"--dns-server={self.dns.address}"]
+            ours = Gateway(self.agent, self._folder / "ours", "gateway-ours", arguments=arguments)
+            envoy = EnvoyTerminatingGateway(self.agent, "gateway-envoy", dns_server=HostPort.parse(self.dns.address))
+            for gateway in (envoy, ours):
                 await self._stack.enter_async_context(gateway)
                 self._gateways.append((gateway, Links(self.agent, gateway.name)))
         except BaseException:
@@ -292,4 +311,4 @@ class Stands:
     def fresh(self) -> Iterator[Stand]:
         """A stand for Envoy's gateway, then one for ours."""
         for gateway, links in self._gateways:
-            yield Stand(self.agent, gateway, links, self._folder / f"case-{next(_numbers)}")
+            yield Stand(self.agent, gateway, links, self._folder / f"case-{next(_numbers)}", self.dns)

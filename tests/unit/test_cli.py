@@ -74,6 +74,14 @@ def test_every_flag_reaches_its_setting() -> None:
     assert (read.drain_timeout_s, read.runtime_dir) == (5.0, Path("/run/x"))
 
 
+def test_name_servers_are_addresses_with_ports() -> None:
+    assert settings().dns_servers == ()
+    read = settings("--dns-server", "127.0.0.1:8600", "--dns-server", "[::1]:53")
+    assert read.dns_servers == (HostPort("127.0.0.1", 8600), HostPort("::1", 53))
+    with pytest.raises(ConfigError, match="--dns-server"):
+        settings("--dns-server", "127.0.0.1")
+
+
 def test_every_address_flag_reaches_its_setting() -> None:
     more = HostPort("10.0.0.6", 8443)
     read = settings("--address", str(more), "--wan-address", "[2001:db8::1]:443")

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from plugin.addresses import HostPort
 from plugin.consul.api import HealthEntry, Instance, LinkedService, Node, TerminatingGatewayEntry
 from plugin.observe.needs import Needs
 from plugin.observe.store import FactStore
 from plugin.tasks import spawn
 from proxy.model import ServiceName
+from tests.support.dns_server import dns_server
 from tests.support.eventually import eventually
 
 A, B = ServiceName("a"), ServiceName("b")
@@ -54,3 +56,18 @@ async def test_hostnames_of_instances_are_resolved() -> None:
         await eventually(lambda: "127.0.0.1" in (store.service_facts(A).addresses["localhost"].value or ()))
     finally:
         running.cancel()
+
+
+async def test_the_given_name_server_is_asked() -> None:
+    store = FactStore()
+    link(store, LinkedService(name="a"))
+    instance = Instance(id="a1", service="a", address="db.example", port=1)
+    store.instances(A).learned((HealthEntry(node=Node(node="n"), service=instance),))
+    async with dns_server(db_example=["127.0.0.2"]) as server:
+        needs = Needs(store, [HostPort.parse(server.address)])
+        running = spawn(needs.run(), name="needs")
+        try:
+            needs.changed(A, store.service_facts(A))
+            await eventually(lambda: store.service_facts(A).addresses["db.example"].value == ("127.0.0.2",))
+        finally:
+            running.cancel()
