@@ -33,7 +33,6 @@ from plugin.observe.instance_reader import InstanceReader
 from plugin.observe.intention_reader import IntentionReader
 from plugin.observe.leaf_keeper import LeafKeeper
 from plugin.observe.rights import RightsWatcher
-from plugin.observe.sidecar_reader import SidecarReader
 from plugin.observe.store import EntryList, FactStore, Slot
 from proxy.model import ServiceName
 
@@ -52,7 +51,6 @@ class Observer:
         self._gateway = gateway
         self._leaves = LeafKeeper(client, store)
         self._instances = InstanceReader(client, store)
-        self._sidecars = SidecarReader(client, store)
         self._default_action = DefaultActionLearner(client, store, gateway)
         self._intentions = IntentionReader(client, store, changed=self._default_action.intentions_changed)
         self._keeping: dict[ServiceName, asyncio.Task[None]] = {}
@@ -83,7 +81,6 @@ class Observer:
             group.create_task(self._confirm_absence(), name="terminating-gateway entry")
             group.create_task(self._intentions.run(), name="intentions")
             group.create_task(self._instances.run(), name="instances")
-            group.create_task(self._sidecars.run(), name="sidecars")
             group.create_task(self._default_action.run(), name="default intention action")
             group.create_task(self._leaves.learn_datacenter(self._gateway), name="datacenter")
             group.create_task(self._rights.run(), name="rights of the token")
@@ -94,7 +91,6 @@ class Observer:
             self._default_action.state(),
             *self._intentions.states(),
             *self._instances.states(),
-            *self._sidecars.states(),
             *self._leaves.states(),
         ]
 
@@ -105,7 +101,6 @@ class Observer:
         self._refused.set()
         self._intentions.ask_afresh()
         self._instances.ask_afresh()
-        self._sidecars.ask_afresh()
         self._leaves.ask_afresh()
         self._default_action.agent_returned()
 
@@ -117,7 +112,6 @@ class Observer:
             self._keeping[name] = self._group.create_task(self._leaves.keep(name), name=f"leaf of {name}")
         self._intentions.linked(added, removed)
         self._instances.linked(added, removed)
-        self._sidecars.linked(added, removed)
 
     def _make_pollers(self) -> list[Poller[Any]]:
         store = self._store
