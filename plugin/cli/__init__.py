@@ -11,6 +11,7 @@ import sys
 
 import click
 
+from plugin.cli.acl_policy import acl_policy
 from plugin.cli.check import check
 from plugin.cli.dev import dev
 from plugin.cli.link import link
@@ -42,7 +43,7 @@ def commands() -> None:
     """
 
 
-for command in (run, dev, link, unlink, status, check, snapshot, version):
+for command in (run, dev, link, unlink, status, check, acl_policy, snapshot, version):
     commands.add_command(command)
 
 
