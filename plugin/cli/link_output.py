@@ -126,7 +126,7 @@ def _code(answer: Answer, outcome: Outcome | None) -> int:
         return 0
     answer.problem = str(outcome.problem)
     if isinstance(outcome.problem, ConsulForbidden) and outcome.problem.rule:
-        answer.rules = (outcome.problem.rule,)
+        answer.rules = tuple(outcome.problem.rule.splitlines())
     answer.result = "partly" if outcome.done else "refused" if isinstance(outcome.problem, Refused) else "failed"
     return {"partly": EXIT_PARTLY, "refused": EXIT_REFUSED, "failed": 2}[answer.result]
 

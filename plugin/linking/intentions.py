@@ -44,8 +44,11 @@ def with_sources(entry: Entry | None, service: str, sources: Iterable[str], *, r
     )
 
 
-def without_ours(entry: Entry | None, service: str) -> Edit:
-    """Remove the sources that this program has allowed, and nothing else."""
+def without_ours(entry: Entry | None, service: str, *, may_delete: bool = True) -> Edit:
+    """Remove the sources that this program has allowed, and nothing else.
+
+    :raises Refused: when nothing would be left in the entry, and it may not be deleted or has more than sources.
+    """
     after = written_form(entry)
     if entry is None or after is None:
         return Edit(kind=KIND, name=service, before=None, after=None)
@@ -59,6 +62,11 @@ def without_ours(entry: Entry | None, service: str) -> Edit:
     todo = tuple(f"remove the intention that lets {row['Name']} call {service}" for row in ours)
     if left:
         return Edit(kind=KIND, name=service, before=entry, after={**after, "Sources": left}, todo=todo, notes=notes)
+    if not may_delete:
+        raise Refused(
+            "this Consul (before 1.11) cannot delete an entry and be sure that nobody has just changed it; use"
+            + "".join(f" `consul intention delete {row['Name']} {service}`" for row in ours)
+        )
     if after.get("Meta") or after.get("JWT"):
         raise Refused(
             f"the {KIND} entry {service} has no other source, but Meta or JWT that were written by somebody else, and"

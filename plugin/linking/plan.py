@@ -8,7 +8,7 @@ come last because they are what lets callers in. Unlinking goes the other way.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from plugin.consul.api import HealthEntry
@@ -16,7 +16,6 @@ from plugin.linking import entry, intentions
 from plugin.linking.edit import Edit, Entry, Refused
 from plugin.linking.instances import (
     CatalogNode,
-    Registration,
     Removal,
     check_outside_mesh,
     plan_registration,
@@ -45,6 +44,8 @@ class Found:
     intentions: Entry | None
     intentions_are_entries: bool = True
     """False before Consul 1.9."""
+    deletes_safely: bool = True
+    """False before Consul 1.11: entries are deleted without check-and-set there, and rows are hidden without a word."""
     gateways: tuple[Entry, ...] = ()
     """All terminating-gateway entries that the token may see."""
     clashes: bool = False
@@ -66,10 +67,10 @@ class EditStep:
         return self.edit.todo
 
     @property
-    def permission(self) -> Permission:
+    def permissions(self) -> tuple[Permission, ...]:
         if self.edit.kind == entry.KIND:
-            return Permission("mesh", "write")
-        return Permission("intention", "write", self.edit.name)
+            return (Permission("mesh", "write"),)
+        return (Permission("intention", "write", self.edit.name),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +78,26 @@ class RegisterStep:
     body: Mapping[str, Any]
     todo: tuple[str, ...]
 
+    @property
+    def permissions(self) -> tuple[Permission, ...]:
+        service = Permission("service", "write", self.body["Service"]["Service"])
+        return (service, Permission("node", "write", self.body["Node"])) if "Address" in self.body else (service,)
+
 
 @dataclass(frozen=True, slots=True)
 class RemoveStep:
-    """The node goes with its last instance, when this program had created it."""
-
     removal: Removal
+    service: str
+    node_too: bool
+    """The node goes with its last instance, when this program had created it."""
 
     @property
     def todo(self) -> tuple[str, ...]:
         return (self.removal.todo,)
+
+    @property
+    def permissions(self) -> tuple[Permission, ...]:
+        return (Permission("service", "write", self.service),)
 
 
 Step = EditStep | RegisterStep | RemoveStep
@@ -100,8 +111,11 @@ class Plan:
     notes: tuple[str, ...] = ()
     entries: tuple[Entry, ...] = ()
     """The config entries as they shall be, changed or not."""
-    registration: Mapping[str, Any] | None = field(default=None)
-    permissions: tuple[Permission, ...] = ()
+    registration: Mapping[str, Any] | None = None
+
+    @property
+    def permissions(self) -> tuple[Permission, ...]:
+        return tuple(one for step in self.steps for one in step.permissions)
 
 
 def plan_link(request: LinkRequest, found: Found) -> Plan:
@@ -142,18 +156,7 @@ def plan_link(request: LinkRequest, found: Found) -> Plan:
         notes=warnings + linked.notes + registration.notes + allowed.notes,
         entries=_entries(linked, allowed) if request.allow else _entries(linked),
         registration=registration.body,
-        permissions=tuple(_to_link(steps, registration)),
     )
-
-
-def _to_link(steps: list[Step], registration: Registration) -> list[Permission]:
-    wanted = [step.permission for step in steps if isinstance(step, EditStep)]
-    body = registration.body
-    if body is not None:
-        wanted.append(Permission("service", "write", body["Service"]["Service"]))
-        if "Address" in body:
-            wanted.append(Permission("node", "write", body["Node"]))
-    return wanted
 
 
 def plan_unlink(service: str, gateway: str, found: Found, *, purge: bool) -> Plan:
@@ -162,10 +165,10 @@ def plan_unlink(service: str, gateway: str, found: Found, *, purge: bool) -> Pla
         raise Refused(*reasons)
 
     def unlink(current: Entry | None) -> Edit:
-        return entry.without_link(current, service, gateway, purge=purge)
+        return entry.without_link(current, service, gateway, purge=purge and found.deletes_safely)
 
     def forbid(current: Entry | None) -> Edit:
-        return intentions.without_ours(current, service)
+        return intentions.without_ours(current, service, may_delete=found.deletes_safely)
 
     unlinked = unlink(found.entry)
     removals, left = plan_removals(service, found.instances)
@@ -178,7 +181,7 @@ def plan_unlink(service: str, gateway: str, found: Found, *, purge: bool) -> Pla
     if purge and not others:
         forbidden = forbid(found.intentions)
         steps += [EditStep(forbidden, forbid)] if forbidden.changed else []
-        steps += [RemoveStep(removal) for removal in removals]
+        steps += [RemoveStep(removal, service, node_too=found.deletes_safely) for removal in removals]
         notes = forbidden.notes + left
     else:
         notes = tuple(_left(service, gateway, len(removals), ours, others)) + left
@@ -188,15 +191,7 @@ def plan_unlink(service: str, gateway: str, found: Found, *, purge: bool) -> Pla
         kept=unlinked.kept,
         notes=unlinked.notes + notes,
         entries=_entries(unlinked),
-        permissions=tuple(_to_unlink(steps, service)),
     )
-
-
-def _to_unlink(steps: list[Step], service: str) -> list[Permission]:
-    wanted = [step.permission for step in steps if isinstance(step, EditStep)]
-    if any(isinstance(step, RemoveStep) for step in steps):
-        wanted.append(Permission("service", "write", service))
-    return wanted
 
 
 def _left(service: str, gateway: str, instances: int, sources: tuple[str, ...], others: list[str]) -> list[str]:

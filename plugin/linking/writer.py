@@ -7,7 +7,7 @@ wrote, so that neither edit is lost. What was done before a failure stays, and i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -15,15 +15,16 @@ import msgspec
 from plugin.consul import endpoints
 from plugin.consul.api import Check, HealthEntry
 from plugin.consul.client import ConsulClient, decode, decode_rows
-from plugin.errors import ConsulError, ConsulForbidden, ConsulRejected, ConsulUnavailable, GatewayError
+from plugin.errors import ConsulError, ConsulForbidden, ConsulUnavailable, GatewayError, UnknownKind
 from plugin.linking import entry, intentions
 from plugin.linking.edit import Entry, is_marked
-from plugin.linking.instances import CatalogNode, Removal
-from plugin.linking.plan import EditStep, Found, Permission, Plan, RegisterStep, Step
+from plugin.linking.instances import CatalogNode
+from plugin.linking.plan import EditStep, Found, Permission, Plan, RegisterStep, RemoveStep, Step
 
 ATTEMPTS = 20
 """Of one check-and-set; each failure means that somebody else's edit came through."""
 _AGENT_CHECK = "serfHealth"
+_KIND_OF_1_11 = "exported-services"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,11 +37,12 @@ class Outcome:
 
 async def find(client: ConsulClient, service: str, gateway: str, node: str = "") -> Found:
     """:raises ConsulError, ConfigError: when anything that a decision needs cannot be read."""
-    rows, are_entries = await _intentions(client, service)
+    are_entries = await _knows_kind(client, intentions.KIND, service)
     return Found(
         entry=await read_entry(client, entry.KIND, gateway),
-        intentions=rows,
+        intentions=await read_entry(client, intentions.KIND, service) if are_entries else None,
         intentions_are_entries=are_entries,
+        deletes_safely=await _knows_kind(client, _KIND_OF_1_11),
         gateways=await _gateways(client),
         clashes=await read_entry(client, "ingress-gateway", gateway) is not None,
         node=await _node(client, node) if node else None,
@@ -55,13 +57,13 @@ async def read_entry(client: ConsulClient, kind: str, name: str) -> Entry | None
     return None if reply.status == 404 else decode(reply, dict[str, Any], path)
 
 
-async def _intentions(client: ConsulClient, service: str) -> tuple[Entry | None, bool]:
+async def _knows_kind(client: ConsulClient, kind: str, name: str = "") -> bool:
+    """:raises ConsulError: when Consul does not answer, or answers something else."""
     try:
-        return await read_entry(client, intentions.KIND, service), True
-    except ConsulRejected as error:
-        if "invalid config entry kind" in str(error):
-            return None, False
-        raise
+        await client.blocking_get(endpoints.config(kind, name))
+    except UnknownKind:
+        return False
+    return True
 
 
 async def _gateways(client: ConsulClient) -> tuple[Entry, ...]:
@@ -111,19 +113,28 @@ async def missing_rules(client: ConsulClient, wanted: Iterable[Permission]) -> t
     ``POST /v1/internal/acl/authorize`` answers it. It is what Consul's own pages use and not promised to others: an
     agent that does not answer it, or has no ACLs, leaves the question to the writes themselves.
     """
-    asked = list(dict.fromkeys(wanted))
+    asked = tuple(dict.fromkeys(wanted))
     if not asked:
         return ()
+    denied = await _denied(client, asked)
+    if denied is None:
+        # Before 1.10 there was no rule for the mesh, and a resource that is not known spoils the whole question.
+        operator = (replace(one, resource="operator") if one.resource == "mesh" else one for one in asked)
+        denied = await _denied(client, tuple(operator))
+    return tuple(endpoints.rule(one.resource, one.name, one.access) for one in denied or ())
+
+
+async def _denied(client: ConsulClient, asked: tuple[Permission, ...]) -> list[Permission] | None:
+    """``None`` when Consul does not tell."""
     body = [{"Resource": one.resource, "Access": one.access, "Segment": one.name} for one in asked]
     try:
         reply = await client.transport.request("POST", endpoints.AUTHORIZE_ACL, body=msgspec.json.encode(body))
         answers = decode(reply, tuple[_Authorization, ...], endpoints.AUTHORIZE_ACL)
     except ConsulError:
-        return ()
+        return None
     if len(answers) != len(asked):
-        return ()
-    denied = [one for one, answer in zip(asked, answers, strict=True) if not answer.allow]
-    return tuple(endpoints.rule(one.resource, one.name, one.access) for one in denied)
+        return None
+    return [one for one, answer in zip(asked, answers, strict=True) if not answer.allow]
 
 
 class _Authorization(msgspec.Struct, frozen=True, rename="pascal"):
@@ -161,7 +172,7 @@ async def _step(client: ConsulClient, step: Step) -> tuple[str, ...]:
     if isinstance(step, RegisterStep):
         await client.put(endpoints.CATALOG_REGISTER, step.body)
         return step.todo
-    return await _remove(client, step.removal)
+    return await _remove(client, step)
 
 
 async def write_edit(client: ConsulClient, step: EditStep) -> tuple[str, ...]:
@@ -190,9 +201,10 @@ async def _write(client: ConsulClient, kind: str, name: str, content: Entry | No
     return (await client.transport.request("DELETE", path, params)).body.strip() == b"true"
 
 
-async def _remove(client: ConsulClient, removal: Removal) -> tuple[str, ...]:
+async def _remove(client: ConsulClient, step: RemoveStep) -> tuple[str, ...]:
+    removal = step.removal
     await client.put(endpoints.CATALOG_DEREGISTER, removal.body)
-    node = await _node(client, removal.node)
+    node = await _node(client, removal.node) if step.node_too else None
     if node is None or node.services or not node.complete or not is_marked(node.meta):
         return (removal.todo,)
     body: Mapping[str, str] = {"Node": removal.node}

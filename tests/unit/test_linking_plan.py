@@ -93,3 +93,15 @@ def test_what_another_gateway_links_is_not_purged(other: Entry) -> None:
     plan = plan_unlink("db", "gw", there, purge=True)
     assert kinds(plan.steps) == ["terminating-gateway"]
     assert "linked by other as well" in plan.notes[0]
+
+
+def test_what_an_old_consul_cannot_delete_safely_is_emptied() -> None:
+    there = found(entry=entry("gw", "db", Meta=MARKED), instances=(instance(MARKED),), deletes_safely=False)
+    remove, unlink = plan_unlink("db", "gw", there, purge=True).steps
+    assert isinstance(remove, RemoveStep)
+    assert not remove.node_too
+    assert isinstance(unlink, EditStep)
+    assert unlink.edit.after is not None
+    assert unlink.edit.after["Services"] == []
+    with pytest.raises(Refused, match="consul intention delete web db"):
+        plan_unlink("db", "gw", found(intentions=ours(), deletes_safely=False), purge=True)
