@@ -62,4 +62,4 @@ def _explicit(entry: TerminatingGatewayEntry) -> Iterator[tuple[ServiceName, Lin
 
 
 def _namespace(link: LinkedService, entry: TerminatingGatewayEntry) -> str:
-    return link.namespace or entry.namespace
+    return link.namespace or entry.namespace or "default"

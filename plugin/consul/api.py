@@ -50,7 +50,8 @@ class LinkedService(_Answer, frozen=True):
 
     name: str
     """A service name or ``*``."""
-    namespace: str = "default"
+    namespace: str = ""
+    """Empty: that of the entry."""
     ca_file: str = ""
     cert_file: str = ""
     key_file: str = ""
@@ -61,7 +62,8 @@ class LinkedService(_Answer, frozen=True):
 class TerminatingGatewayEntry(_Answer, frozen=True):
     kind: str = "terminating-gateway"
     name: str = ""
-    namespace: str = "default"
+    namespace: str = ""
+    """Empty: this Consul has no namespaces (CE), which is the same as ``default``."""
     partition: str = "default"
     services: tuple[LinkedService, ...] | None = None
     meta: dict[str, str] | None = None

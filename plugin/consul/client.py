@@ -17,6 +17,7 @@ from plugin.consul.refusals import Refusals
 from plugin.consul.transport import MARGIN_S, MAX_CONNECTIONS, Reply, Transport
 from plugin.errors import ConsulRejected, ConsulUnavailable
 from plugin.settings import ConsulSettings
+from proxy.model import ServiceName
 
 T = TypeVar("T")
 
@@ -29,6 +30,8 @@ class ConsulClient(base.Consul):
         # fails on an address with a path or in IPv6. Settings are decided once, elsewhere.
         self.transport = Transport(settings, max_connections=max_connections)
         self.http = self.transport
+        self._home_namespace = settings.namespace or "default"
+        self._home_partition = settings.partition or "default"
         self.refusals = Refusals()
         self.scheme = self.transport.scheme
         self.consistency = "default"
@@ -46,6 +49,14 @@ class ConsulClient(base.Consul):
 
     async def close(self) -> None:
         await self.transport.close()
+
+    def home(self, service: str) -> ServiceName:
+        """``service`` in the namespace and the partition of the settings, where the gateway itself is."""
+        return ServiceName(service, self._home_namespace, self._home_partition)
+
+    def namespaces_seen(self) -> None:
+        """This is Consul Enterprise: say from now on which namespace and partition each request means."""
+        self.transport.has_namespaces = True
 
     @property
     def address(self) -> str:

@@ -34,6 +34,11 @@ NO_CHECKS: Params = (("filter", 'CheckID == ""'),)
 NO_SERVICES: Params = (("node-meta", "consul-tgw-matches:nothing"),)
 """Parameters that match nothing: the answer is empty, but its index still moves and still wakes."""
 
+EVERY_NAMESPACE: Params = (("ns", "*"),)
+"""For lists: links may lead into other namespaces than the gateway's. Not sent to Consul CE."""
+DEFAULT_NAMESPACE: Params = (("ns", "default"),)
+"""For ``proxy-defaults`` and ``mesh``, which a partition has once. Not sent to Consul CE."""
+
 NODE_READ_RULE = 'node_prefix "" { policy = "read" }'
 
 
@@ -75,19 +80,12 @@ def agent_service(service_id: str) -> str:
 
 
 def tenancy(name: ServiceName) -> Params:
-    """The query parameters that select a namespace and a partition; none for the default ones, which Consul CE
-    would refuse to hear of."""
-    params: list[tuple[str, str]] = []
-    if name.namespace != "default":
-        params.append(("ns", name.namespace))
-    if name.partition != "default":
-        params.append(("partition", name.partition))
-    return tuple(params)
+    """The query parameters that select the namespace and the partition of ``name``.
 
-
-def qualified(name: ServiceName) -> str:
-    """As ``connect/intentions`` spells a service: ``name`` or ``namespace/name``."""
-    return name.name if name.namespace == "default" else f"{name.namespace}/{name.name}"
+    The default ones are spelled out too: without them Consul Enterprise takes those of the token. The transport leaves
+    them out for Consul CE, which refuses to hear of either.
+    """
+    return ("ns", name.namespace), ("partition", name.partition)
 
 
 def service_rule(name: str, access: str, extra: str = "") -> str:

@@ -61,6 +61,9 @@ class Reply:
         return self.headers.get("X-Consul-Results-Filtered-By-ACLs", "") == "true"
 
 
+_ALL_THERE_IS_IN_CE = frozenset({("ns", "default"), ("ns", "*"), ("partition", "default")})
+
+
 class Token:
     """The ACL token; a token file is read again when it changes, and what it held before stays if it cannot be.
 
@@ -171,6 +174,8 @@ class Transport(base.HTTPClient):
         self._tls = TLS(settings) if scheme == "https" else None
         self._max_connections = max_connections
         self._session: aiohttp.ClientSession | None = None
+        self.has_namespaces = bool(settings.namespace or settings.partition)
+        """This is Consul Enterprise, by what the settings or its answers say."""
 
     async def request(
         self,
@@ -244,9 +249,13 @@ class Transport(base.HTTPClient):
         return reply, text
 
     def _tenant(self, params: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
+        """Namespace and partition are those of the request, else those of the settings; Consul CE hears of neither."""
         named = {name for name, _ in params}
         defaults = (("ns", self._settings.namespace), ("partition", self._settings.partition))
-        return [*params, *((name, value) for name, value in defaults if value and name not in named)]
+        asked = [*params, *((name, value) for name, value in defaults if value and name not in named)]
+        if self.has_namespaces:
+            return asked
+        return [(name, value) for name, value in asked if (name, value) not in _ALL_THERE_IS_IN_CE]
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:

@@ -59,7 +59,7 @@ class DefaultActionLearner:
     def __init__(self, client: ConsulClient, store: FactStore, gateway: str) -> None:
         self._client = client
         self._store = store
-        self._gateway = ServiceName(gateway)
+        self._gateway = client.home(gateway)
         self._backoff = Backoff()
         self._kick = asyncio.Event()
         self._problem: GatewayError | None = None
@@ -148,8 +148,8 @@ class DefaultActionLearner:
         return reply.index
 
     async def _intentions(self, destination: ServiceName) -> Iterable[IntentionMatch]:
-        name = endpoints.qualified(destination)
-        params = (("by", "destination"), ("name", name))
+        name = destination.name
+        params = (("by", "destination"), ("name", name), *endpoints.tenancy(destination))
         reply = await self._client.blocking_get(endpoints.INTENTIONS_MATCH, params)
         matches = decode(reply, dict[str, tuple[IntentionMatch, ...] | None], endpoints.INTENTIONS_MATCH)
         if name not in matches:

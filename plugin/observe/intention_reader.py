@@ -85,6 +85,7 @@ class IntentionReader:
             client,
             "intentions",
             endpoints.INTENTIONS,
+            params=endpoints.EVERY_NAMESPACE,
             decode=_by_destination,
             learned=self._signalled,
             failed=self._failed,
@@ -195,7 +196,7 @@ class IntentionReader:
             # Reads overlap: the answer to an older question must not replace that to a newer one.
             if asked > self._answered.get(name, 0):
                 self._answered[name] = asked
-                self._store.intentions(name).learned(matches[endpoints.qualified(name)] or (), index=index)
+                self._store.intentions(name).learned(matches[name.name] or (), index=index)
         return None
 
     def _allowed(self, name: ServiceName) -> None:
@@ -218,9 +219,9 @@ class IntentionReader:
         return None
 
     async def _match(self, names: Sequence[ServiceName]) -> tuple[_Matches, int]:
-        wanted = [endpoints.qualified(name) for name in names]
+        wanted = [name.name for name in names]
         params = [("by", "destination"), *(("name", name) for name in wanted)]
-        params += [pair for pair in endpoints.tenancy(names[0]) if pair[0] == "partition"]
+        params += endpoints.tenancy(names[0])
         reply = await self._client.blocking_get(endpoints.INTENTIONS_MATCH, params)
         if reply.status != 200:
             raise ConsulUnavailable(f"Consul answered {reply.status} to {endpoints.INTENTIONS_MATCH}")
@@ -241,10 +242,10 @@ def _by_destination(reply: Reply) -> _ByDestination:
 
 
 def _batches(names: Sequence[ServiceName]) -> Iterable[Sequence[ServiceName]]:
-    """Of one partition each, since a request names only one."""
-    partitions: dict[str, list[ServiceName]] = {}
+    """Of one namespace and partition each: a request names them once, and its answer tells services by name alone."""
+    places: dict[tuple[str, str], list[ServiceName]] = {}
     for name in names:
-        partitions.setdefault(name.partition, []).append(name)
-    for members in partitions.values():
+        places.setdefault((name.partition, name.namespace), []).append(name)
+    for members in places.values():
         for start in range(0, len(members), NAMES_PER_REQUEST):
             yield members[start : start + NAMES_PER_REQUEST]

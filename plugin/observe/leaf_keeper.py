@@ -88,7 +88,7 @@ class LeafKeeper:
         backoff = Backoff()
         await asyncio.sleep(DATACENTER_PATIENCE_S)
         while not self._store.mesh_facts().datacenter:
-            answer = await self._request(ServiceName(gateway), index=0)
+            answer = await self._request(self._client.home(gateway), index=0)
             if isinstance(answer, GatewayError):
                 logger.debug("datacenter: %s", answer)
                 await asyncio.sleep(backoff.failed(answer))

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from plugin.consul import endpoints
@@ -33,6 +33,7 @@ from plugin.observe.instance_reader import InstanceReader
 from plugin.observe.intention_reader import IntentionReader
 from plugin.observe.leaf_keeper import LeafKeeper
 from plugin.observe.rights import RightsWatcher
+from plugin.observe.sidecar_reader import SidecarReader
 from plugin.observe.store import EntryList, FactStore, Slot
 from proxy.model import ServiceName
 
@@ -51,10 +52,12 @@ class Observer:
         self._gateway = gateway
         self._leaves = LeafKeeper(client, store)
         self._instances = InstanceReader(client, store)
+        self._sidecars = SidecarReader(client, store)
         self._default_action = DefaultActionLearner(client, store, gateway)
         self._intentions = IntentionReader(client, store, changed=self._default_action.intentions_changed)
         self._keeping: dict[ServiceName, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
+        self._entry_answered = asyncio.Event()
         self._absent = asyncio.Event()
         """The list of entries lacks ours: there is none, or it may not be read."""
         self._refused = asyncio.Event()
@@ -67,7 +70,8 @@ class Observer:
             lambda news: store.gateway_services.learned(news.value or (), index=news.index),
             store.gateway_services.failed,
         )
-        self._pollers = [self._linked_rows, *self._make_pollers()]
+        self._lists = self._make_list_pollers()
+        self._pollers = [self._linked_rows, *self._make_pollers(), *self._lists]
         self._rights = RightsWatcher(client, lambda: self._linked_rows.watch.filtered)
         client.refusals.listen(self._rights_changed)
 
@@ -77,13 +81,21 @@ class Observer:
             self._group = group
             self._store.subscribe_links(self._links_changed)
             for poller in self._pollers:
-                group.create_task(poller.run(), name=poller.name)
+                run = self._after_entry(poller.run) if poller in self._lists else poller.run()
+                group.create_task(run, name=poller.name)
             group.create_task(self._confirm_absence(), name="terminating-gateway entry")
-            group.create_task(self._intentions.run(), name="intentions")
+            group.create_task(self._after_entry(self._intentions.run), name="intentions")
             group.create_task(self._instances.run(), name="instances")
+            group.create_task(self._sidecars.run(), name="sidecars")
             group.create_task(self._default_action.run(), name="default intention action")
             group.create_task(self._leaves.learn_datacenter(self._gateway), name="datacenter")
             group.create_task(self._rights.run(), name="rights of the token")
+
+    async def _after_entry(self, part: Callable[[], Awaitable[None]]) -> None:
+        """The first answer about the entry tells whether there are namespaces; a question that is under way by then
+        would be held for a minute without asking about them."""
+        await self._entry_answered.wait()
+        await part()
 
     def watch_states(self) -> list[WatchState]:
         return [
@@ -91,6 +103,7 @@ class Observer:
             self._default_action.state(),
             *self._intentions.states(),
             *self._instances.states(),
+            *self._sidecars.states(),
             *self._leaves.states(),
         ]
 
@@ -101,6 +114,7 @@ class Observer:
         self._refused.set()
         self._intentions.ask_afresh()
         self._instances.ask_afresh()
+        self._sidecars.ask_afresh()
         self._leaves.ask_afresh()
         self._default_action.agent_returned()
 
@@ -112,18 +126,23 @@ class Observer:
             self._keeping[name] = self._group.create_task(self._leaves.keep(name), name=f"leaf of {name}")
         self._intentions.linked(added, removed)
         self._instances.linked(added, removed)
+        self._sidecars.linked(added, removed)
 
     def _make_pollers(self) -> list[Poller[Any]]:
-        store = self._store
         return [
             self._poller(
                 "terminating-gateway entry",
                 endpoints.config("terminating-gateway"),
                 self._own_entry,
                 self._entry_learned,
-                store.entry.failed,
+                self._entry_failed,
             ),
             self._poller("roots", endpoints.ROOTS, _roots, self._roots_learned, self._roots_failed),
+        ]
+
+    def _make_list_pollers(self) -> list[Poller[Any]]:
+        store = self._store
+        return [
             self._entries("service-defaults", ServiceDefaults, store.service_defaults),
             self._entries("service-resolver", ServiceResolver, store.service_resolvers),
             self._single("proxy-defaults", ProxyDefaults, store.proxy_defaults),
@@ -137,8 +156,9 @@ class Observer:
         decode: Callable[[Reply], T | None],
         learned: Callable[[News[T]], None],
         failed: Callable[[GatewayError], None],
+        params: endpoints.Params = (),
     ) -> Poller[T]:
-        return Poller(self._client, name, path, decode=decode, learned=learned, failed=failed)
+        return Poller(self._client, name, path, decode=decode, learned=learned, failed=failed, params=params)
 
     # Lists are read rather than single entries: a blocking read of one entry answers 200 with what was deleted.
 
@@ -148,14 +168,18 @@ class Observer:
                 entries.learned(news.value or (), index=news.index)
 
         path = endpoints.config(kind)
-        return self._poller(kind, path, lambda reply: decode_rows(reply, row, path), learned, entries.failed)
+        everywhere = endpoints.EVERY_NAMESPACE
+        return self._poller(
+            kind, path, lambda reply: decode_rows(reply, row, path), learned, entries.failed, params=everywhere
+        )
 
     def _single(self, kind: str, row: type[T], slot: Slot[T]) -> Poller[tuple[T, ...]]:
         def learned(news: News[tuple[T, ...]]) -> None:
             slot.learned(next(iter(news.value or ()), None), index=news.index)
 
         path = endpoints.config(kind)
-        return self._poller(kind, path, lambda reply: decode_rows(reply, row, path), learned, slot.failed)
+        once = endpoints.DEFAULT_NAMESPACE
+        return self._poller(kind, path, lambda reply: decode_rows(reply, row, path), learned, slot.failed, params=once)
 
     def _rows(self, reply: Reply) -> tuple[GatewayService, ...]:
         return decode_rows(reply, GatewayService, endpoints.gateway_services(self._gateway))
@@ -172,7 +196,17 @@ class Observer:
             self._absent.set()
         else:
             self._absent.clear()
-            self._store.entry.learned(news.value, index=news.index)
+            self._take_entry(news.value, news.index)
+        self._entry_answered.set()
+
+    def _entry_failed(self, problem: GatewayError) -> None:
+        self._store.entry.failed(problem)
+        self._entry_answered.set()
+
+    def _take_entry(self, entry: TerminatingGatewayEntry | None, index: int) -> None:
+        if entry is not None and entry.namespace:
+            self._client.namespaces_seen()
+        self._store.entry.learned(entry, index=index)
 
     async def _confirm_absence(self) -> None:
         """Tell a missing entry from one that Consul left out because the token may not read it."""
@@ -197,7 +231,7 @@ class Observer:
             backoff.succeeded()
             if self._absent.is_set():
                 self._absent.clear()
-                self._store.entry.learned(entry, index=reply.index or 0)
+                self._take_entry(entry, reply.index or 0)
 
     def _roots_learned(self, news: News[Roots]) -> None:
         if news.value is None:

@@ -49,8 +49,6 @@ def test_missing_rule_is_told_in_the_policy_language(
     assert endpoints.missing_rule(path, params, said) == rule
 
 
-def test_namespace_and_partition_are_only_sent_when_they_are_not_the_default() -> None:
-    assert endpoints.tenancy(ServiceName("db")) == ()
+def test_a_service_is_asked_for_in_its_own_namespace_and_partition() -> None:
     assert endpoints.tenancy(ServiceName("db", "team", "west")) == (("ns", "team"), ("partition", "west"))
-    assert endpoints.qualified(ServiceName("db")) == "db"
-    assert endpoints.qualified(ServiceName("db", "team")) == "team/db"
+    assert endpoints.tenancy(ServiceName("db")) == (("ns", "default"), ("partition", "default"))

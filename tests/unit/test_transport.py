@@ -122,6 +122,26 @@ async def test_token_namespace_and_partition_travel_with_each_request() -> None:
         await transport.close()
 
 
+async def test_consul_ce_never_hears_of_default_tenancy() -> None:
+    """It refuses the parameters as such: ``Namespaces are a Consul Enterprise feature``."""
+    async with FakeConsul() as fake:
+        transport = Transport(ConsulSettings(address=fake.address))
+        await transport.request("GET", PATH, [("ns", "default"), ("partition", "default"), ("name", "default")])
+        await transport.request("GET", PATH, [("ns", "*")])
+        assert [sorted(request.query.items()) for request in fake.requests] == [[("name", "default")], []]
+        await transport.close()
+
+
+@pytest.mark.parametrize("tenancy", [{"namespace": "team"}, {"partition": "west"}])
+async def test_consul_enterprise_hears_of_default_tenancy_too(tenancy: dict[str, str]) -> None:
+    """Left out, they would mean those of the settings or of the token."""
+    async with FakeConsul() as fake:
+        transport = Transport(ConsulSettings(address=fake.address, **tenancy))
+        await transport.request("GET", PATH, [("ns", "default"), ("partition", "default")])
+        assert dict(fake.requests[0].query) == {"ns": "default", "partition": "default"}
+        await transport.close()
+
+
 async def test_neither_token_nor_body_reaches_an_error_or_a_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with FakeConsul() as fake:
