@@ -59,5 +59,6 @@ class RightsWatcher:
             return
         policies = hashlib.blake2b(reply.body, digest_size=16).digest()
         before, self._policies = self._policies, policies
-        if before and before != policies:
+        # The first time, too: they may have changed since the answer that lacks rows.
+        if before != policies:
             self._client.refusals.rights_changed(time.monotonic())
