@@ -55,6 +55,8 @@ class ServiceFacts:
     """From the terminating-gateway entry: the explicit link if there is one, else the one of ``*``."""
     from_wildcard: bool = False
     instances: Fact[tuple[HealthEntry, ...]] = field(default_factory=Fact)
+    sidecars: Fact[tuple[HealthEntry, ...]] = field(default_factory=Fact)
+    """The proxies that stand for instances of the service; read only when it has several instances."""
     intentions: Fact[tuple[IntentionMatch, ...]] = field(default_factory=Fact)
     leaf: Fact[Leaf] = field(default_factory=Fact)
     defaults: Fact[ServiceDefaults] = field(default_factory=Fact)

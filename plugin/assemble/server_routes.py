@@ -2,7 +2,8 @@
 
 The name of the service, one for each subset of its service-resolver, one for each address of a destination, and one
 for each peer that imports it. A subset whose filter cannot be used has no endpoints, and says so; it never falls back
-to instances that its filter was meant to exclude.
+to instances that its filter was meant to exclude. Instances that are in the mesh are left to their sidecars while
+others are not.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 from plugin.assemble.bexpr import BexprError, compile_filter
 from plugin.assemble.endpoints import Endpoints, destination_endpoints, instance_endpoints
+from plugin.assemble.mesh_instances import could_be_mixed, outside_mesh
 from plugin.assemble.server_names import destination_sni, peer_sni, service_sni
 from plugin.consul.api import HealthEntry, ResolverSubset
 from plugin.facts import MeshFacts, ServiceFacts
@@ -29,7 +31,7 @@ def server_routes(facts: ServiceFacts, mesh: MeshFacts, *, trust_domain: str, pr
     pairs = list(_routes(facts, mesh, trust_domain, protocol))
     names = {server_name.sni: server_name for server_name, _ in reversed(pairs)}
     warnings = dict.fromkeys(warning for _, endpoints in pairs for warning in endpoints.warnings)
-    return ServerRoutes(tuple(reversed(names.values())), tuple(warnings))
+    return ServerRoutes(tuple(reversed(names.values())), (*_sidecars_unknown(facts), *warnings))
 
 
 def _routes(
@@ -60,7 +62,17 @@ def _unnamed(facts: ServiceFacts) -> Endpoints:
     default_subset = facts.resolver.value.default_subset if facts.resolver.value is not None else ""
     if default_subset:
         return _subset(facts, default_subset)
-    return instance_endpoints(facts.instances.value or (), facts.addresses)
+    return instance_endpoints(_instances(facts), facts.addresses)
+
+
+def _instances(facts: ServiceFacts) -> tuple[HealthEntry, ...]:
+    """Those that the gateway stands for. While the sidecars are not known, no instance counts as having one."""
+    return outside_mesh(facts.instances.value or (), facts.sidecars.value or ())
+
+
+def _sidecars_unknown(facts: ServiceFacts) -> Iterator[str]:
+    if not facts.sidecars.known and facts.sidecars.problem is not None and could_be_mixed(facts.instances.value or ()):
+        yield f"instances that have a sidecar are used too, since it is not known which do: {facts.sidecars.problem}"
 
 
 def _subset(facts: ServiceFacts, name: str) -> Endpoints:
@@ -68,7 +80,7 @@ def _subset(facts: ServiceFacts, name: str) -> Endpoints:
     if subset is None:
         return Endpoints((), (f"the service-resolver has no subset {name!r}, its DefaultSubset; add it",))
     try:
-        entries = _filtered(facts.instances.value or (), subset)
+        entries = _filtered(_instances(facts), subset)
     except BexprError as error:
         problem = f"the subset {name!r} of the service-resolver has no instances: {error}. Correct its Filter"
         return Endpoints((), (problem,))

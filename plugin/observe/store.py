@@ -33,6 +33,8 @@ from proxy.model import Action, Leaf, ServiceName
 T = TypeVar("T")
 LinksChanged = Callable[[frozenset[ServiceName], frozenset[ServiceName]], None]
 """Called with the services that were linked, and those that no longer are."""
+InstancesChanged = Callable[[ServiceName], None]
+"""Called with a linked service whose instances are others than before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,7 @@ class _Linked:
     link: LinkedService
     from_wildcard: bool
     instances: Fact[tuple[HealthEntry, ...]] = field(default_factory=Fact)
+    sidecars: Fact[tuple[HealthEntry, ...]] = field(default_factory=Fact)
     intentions: Fact[tuple[IntentionMatch, ...]] = field(default_factory=Fact)
     leaf: Fact[Leaf] = field(default_factory=Fact)
     files: Mapping[str, Fact[bytes]] = field(default_factory=dict)
@@ -130,6 +133,7 @@ class FactStore:
         self._mesh = MeshFacts()
         self._linked: dict[ServiceName, _Linked] = {}
         self._subscribers: list[LinksChanged] = []
+        self._instance_subscribers: list[InstancesChanged] = []
         self._mesh_dirty = False
         self._updated: set[ServiceName] = set()
         self._removed: set[ServiceName] = set()
@@ -160,6 +164,7 @@ class FactStore:
             link=linked.link,
             from_wildcard=linked.from_wildcard,
             instances=linked.instances,
+            sidecars=linked.sidecars,
             intentions=linked.intentions,
             leaf=linked.leaf,
             defaults=self.service_defaults.of(name),
@@ -184,8 +189,18 @@ class FactStore:
         if self._linked:
             subscriber(frozenset(self._linked), frozenset())
 
+    def subscribe_instances(self, subscriber: InstancesChanged) -> None:
+        """``subscriber`` is called for every service whose instances are known, and at every change of them."""
+        self._instance_subscribers.append(subscriber)
+        for name, linked in self._linked.items():
+            if linked.instances.known:
+                subscriber(name)
+
     def instances(self, name: ServiceName) -> Slot[tuple[HealthEntry, ...]]:
-        return self._service_slot(name, "instances")
+        return self._service_slot(name, "instances", self._instance_subscribers)
+
+    def sidecars(self, name: ServiceName) -> Slot[tuple[HealthEntry, ...]]:
+        return self._service_slot(name, "sidecars")
 
     def intentions(self, name: ServiceName) -> Slot[tuple[IntentionMatch, ...]]:
         return self._service_slot(name, "intentions")
@@ -205,7 +220,7 @@ class FactStore:
             setattr(linked, which, dict(value))
             self._touch(name)
 
-    def _service_slot(self, name: ServiceName, which: str) -> Slot[Any]:
+    def _service_slot(self, name: ServiceName, which: str, subscribers: Iterable[InstancesChanged] = ()) -> Slot[Any]:
         """A slot of a service that is unlinked meanwhile takes nothing: an answer that comes late is dropped, also
         when the service is linked again."""
         linked = self._linked.get(name)
@@ -223,6 +238,8 @@ class FactStore:
                 setattr(found, which, fact)
                 if changed:
                     self._touch(name)
+                    for subscriber in subscribers:
+                        subscriber(name)
 
         return Slot(read, write)
 

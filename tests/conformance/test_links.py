@@ -12,6 +12,7 @@ from plugin.dev.envoy import EnvoyTerminatingGateway
 from plugin.dev.external import Handler
 from plugin.dev.gateway import Gateway
 from plugin.dev.pki import Authority
+from plugin.errors import ConsulError
 from tests.conformance.case import Observation, conformance
 from tests.conformance.stand import REFUSED, Links, Stand
 from tests.support.eventually import eventually
@@ -196,19 +197,19 @@ async def test_explicit_link_removed_from_under_the_wildcard(stand: Stand) -> Ob
 async def test_what_the_wildcard_leaves_out(stand: Stand) -> Observation:
     backend = await stand.backend()
     await stand.register("db", backend.port)
-    await register_in_mesh(stand, "app", backend.port)
     await stand.intention("web", "*")
-    await stand.link_all()
-    await stand.reached()
-    await stand.settled()
     service_name = await stand.server_name("db")
     names = {
         "consul": service_name.replace(stand.named("db"), "consul"),
         "the gateway": service_name.replace(stand.named("db"), stand.gateway.name),
         "a sidecar": service_name.replace(stand.named("db"), f"{stand.named('app')}-sidecar-proxy"),
     }
-    refused = {what: await stand.outcome(name=name) for what, name in names.items()}
-    return {**refused, "a service": await stand.outcome()}
+    async with in_mesh(stand, "app", backend.port):
+        await stand.link_all()
+        await stand.reached()
+        await stand.settled()
+        refused = {what: await stand.outcome(name=name) for what, name in names.items()}
+        return {**refused, "a service": await stand.outcome()}
 
 
 @conformance(
@@ -272,6 +273,81 @@ async def test_link_rewritten(stand: Stand) -> Observation:
     return {"before": before, "after": await arriving(stand, "db", arrived, until="TLS")}
 
 
+@conformance(
+    TOPIC,
+    "A service has an instance with a sidecar and gets another outside the mesh, for a while",
+    envoy={"with a sidecar alone": ["mesh"], "both": ["mesh", "out"], "the other one gone": ["mesh"]},
+    ours={"with a sidecar alone": ["mesh"], "both": ["out"], "the other one gone": ["mesh"]},
+    decision="011",
+)
+async def test_instances_inside_and_outside(stand: Stand) -> Observation:
+    inside, outside = await stand.talker("mesh"), await stand.talker("out")
+    await stand.intention("web", "db")
+    await stand.link("db")
+    async with in_mesh(stand, "db", inside.port):
+        await answers_are(stand, ["mesh"])
+        alone = await answers(stand)
+        await stand.register("db", outside.port)
+        both = await answers_are(stand, ["mesh", "out"], ["out"])
+        await stand.deregister()
+        await answers_are(stand, ["mesh"])
+        return {"with a sidecar alone": alone, "both": both, "the other one gone": await answers(stand)}
+
+
+@conformance(
+    TOPIC,
+    "* links a service of the mesh that also has instances outside of it",
+    envoy={"answering": ["mesh", "one", "two"]},
+    ours={"answering": ["one", "two"]},
+    decision="011",
+    own_consul={},
+)
+async def test_instances_inside_and_outside_under_the_wildcard(stand: Stand) -> Observation:
+    inside = await stand.talker("mesh")
+    for node in ("one", "two"):
+        await stand.register("db", (await stand.talker(node)).port, node=node)
+    await stand.intention("web", "db")
+    async with in_mesh(stand, "db", inside.port):
+        await stand.link_all()
+        return {"answering": await answers_are(stand, ["mesh", "one", "two"], ["one", "two"])}
+
+
+@conformance(
+    TOPIC,
+    "An instance of a linked service gets its sidecar at run time",
+    envoy={"before": ["first", "out"], "after": ["first", "out"]},
+    ours={"before": ["first", "out"], "after": ["out"]},
+    decision="011",
+)
+async def test_sidecar_registered_later(stand: Stand) -> Observation:
+    first, outside = await stand.talker("first"), await stand.talker("out")
+    await stand.register("db", outside.port)
+    await stand.intention("web", "db")
+    await stand.link("db")
+    async with in_mesh(stand, "db", first.port, sidecar=False):
+        before = await answers_are(stand, ["first", "out"])
+        async with in_mesh(stand, "db", first.port):
+            await stand.settled()
+            return {"before": before, "after": await answers_are(stand, ["first", "out"], ["out"])}
+
+
+@conformance(
+    TOPIC,
+    "A service has a connect-native instance and one outside the mesh",
+    envoy={"answering": ["native", "out"]},
+    ours={"answering": ["out"]},
+    decision="011",
+)
+async def test_native_instance(stand: Stand) -> Observation:
+    native, outside = await stand.talker("native"), await stand.talker("out")
+    await stand.register("db", outside.port)
+    await stand.intention("web", "db")
+    await stand.link("db")
+    async with in_mesh(stand, "db", native.port, sidecar=False, native=True):
+        await stand.settled()
+        return {"answering": await answers_are(stand, ["native", "out"], ["out"])}
+
+
 class Arrivals:
     """What comes first on each connection to a service: a TLS handshake or the client's own bytes."""
 
@@ -321,12 +397,35 @@ async def still_open(connection: MeshConnection) -> str:
     return "goes on"
 
 
-async def register_in_mesh(stand: Stand, service: str, port: int) -> None:
-    """An instance of ``service`` on the agent, with a sidecar that is registered but does not run."""
+@asynccontextmanager
+async def in_mesh(
+    stand: Stand, service: str, port: int, *, sidecar: bool = True, native: bool = False
+) -> AsyncIterator[None]:
+    """An instance of ``service`` on the agent; its ``sidecar`` is registered but does not run."""
     name = stand.named(service)
-    await stand.agent.register_service(
-        {"Name": name, "Address": "127.0.0.1", "Port": port, "Connect": {"SidecarService": {}}}
-    )
+    connect: dict[str, Any] = {"Native": True} if native else {"SidecarService": {}} if sidecar else {}
+    await stand.agent.register_service({"Name": name, "Address": "127.0.0.1", "Port": port, "Connect": connect})
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ConsulError):
+            await stand.agent.deregister_service(name)
+
+
+async def answers(stand: Stand) -> list[str]:
+    """Which talkers answer for ``db``, each once."""
+    return sorted(await stand.tally(12))
+
+
+async def answers_are(stand: Stand, *wanted: list[str]) -> list[str]:
+    """Wait until the talkers that answer are ``wanted``, the set for Envoy's gateway first; return them."""
+    expected = wanted[0] if stand.is_envoy else wanted[-1]
+
+    async def found() -> list[str]:
+        now = await answers(stand)
+        return now if now == expected else []
+
+    return list(await eventually(found, 60.0, what=f"{expected} answer for {stand.named('db')}"))
 
 
 @asynccontextmanager

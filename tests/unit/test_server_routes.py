@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 from plugin.assemble.server_routes import ServerRoutes, server_routes
-from plugin.consul.api import ResolverSubset, ServiceResolver
-from plugin.facts import ServiceFacts
+from plugin.consul.api import HealthEntry, Instance, InstanceProxy, Node, ResolverSubset, ServiceResolver
+from plugin.errors import ConsulUnavailable
+from plugin.facts import Fact, ServiceFacts
 from proxy.model import PeerBundle
 from tests.support.goldens import cases, fact
 
@@ -53,3 +54,46 @@ def test_a_peer_needs_an_export_and_a_bundle() -> None:
 def test_callers_of_a_peer_that_speak_http_come_under_the_services_own_name() -> None:
     exported = dataclasses.replace(PLAIN.service, exported_to=("east",))
     assert [name.peer for name in routes(exported, "east", protocol="http").server_names] == [""]
+
+
+def mixed(resolver: ServiceResolver | None = None) -> ServiceFacts:
+    """Two instances; ``a`` has a sidecar."""
+    rows = tuple(
+        HealthEntry(
+            node=Node(node="n", address="10.0.0.1"),
+            service=Instance(id=name, service="db", port=port, meta={"name": name}),
+        )
+        for name, port in (("a", 1), ("b", 2))
+    )
+    proxy = Instance(id="p", service="p", kind="connect-proxy", proxy=InstanceProxy(destination_service_id="a"))
+    sidecars = (HealthEntry(node=Node(node="n"), service=proxy),)
+    return dataclasses.replace(PLAIN.service, instances=fact(rows), sidecars=fact(sidecars), resolver=fact(resolver))
+
+
+def ports(found: ServerRoutes) -> list[list[int]]:
+    return [[endpoint.port for endpoint in name.endpoints] for name in found.server_names]
+
+
+def test_an_instance_with_a_sidecar_is_behind_no_server_name() -> None:
+    of_a = ResolverSubset(filter="Service.Meta.name == a")
+    assert ports(routes(mixed())) == [[2]]
+    assert ports(routes(mixed(ServiceResolver(name="db", subsets={"all": ResolverSubset(), "of-a": of_a})))) == [
+        [2],
+        [2],
+        [],
+    ]
+
+
+def test_while_the_sidecars_are_not_known_every_instance_is_used() -> None:
+    assert ports(routes(dataclasses.replace(mixed(), sidecars=Fact()))) == [[1, 2]]
+    failed = dataclasses.replace(mixed(), sidecars=Fact().failed(ConsulUnavailable("no answer")))
+    found = routes(failed)
+    assert ports(found) == [[1, 2]]
+    assert "no answer" in found.warnings[0]
+
+
+def test_sidecars_that_were_known_count_while_they_cannot_be_read() -> None:
+    facts = mixed()
+    stale = dataclasses.replace(facts, sidecars=facts.sidecars.failed(ConsulUnavailable("no answer")))
+    assert ports(routes(stale)) == [[2]]
+    assert routes(stale).warnings == ()
