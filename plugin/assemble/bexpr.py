@@ -2,7 +2,9 @@
 
 An expression is compiled once against the shape of a health entry: an unknown selector, an operator that its type
 does not have, or a bad regular expression is an error at compile time, as in Consul. Regular expressions are RE2,
-and find a match anywhere in the text. This module is pure. The language:
+and find a match anywhere in the text. Of what Consul knows, ``Checks.Output`` and most of ``Service.Proxy`` are
+errors here: the output of checks is not kept, and an instance outside the mesh has no proxy. This module is pure.
+The language:
 https://developer.hashicorp.com/consul/api-docs/features/filtering
 """
 
@@ -83,6 +85,8 @@ _NODE = _Struct(
         "Datacenter": ("datacenter", _Scalar.TEXT),
         "Meta": ("meta", _TEXT_BY_NAME),
         "TaggedAddresses": ("tagged_addresses", _TEXT_BY_NAME),
+        "Partition": ("partition", _Scalar.TEXT),
+        "PeerName": ("peer_name", _Scalar.TEXT),
     }
 )
 _SERVICE = _Struct(
@@ -95,6 +99,8 @@ _SERVICE = _Struct(
         "TaggedAddresses": ("tagged_addresses", _Map(_TAGGED_ADDRESS)),
         "Meta": ("meta", _TEXT_BY_NAME),
         "Port": ("port", _Scalar.NUMBER),
+        "SocketPath": ("socket_path", _Scalar.TEXT),
+        "PeerName": ("peer_name", _Scalar.TEXT),
         "Weights": ("weights", _WEIGHTS),
         "EnableTagOverride": ("enable_tag_override", _Scalar.TRUTH),
         "Proxy": ("proxy", _PROXY),
@@ -111,6 +117,11 @@ _CHECK = _Struct(
         "ServiceName": ("service_name", _Scalar.TEXT),
         "ServiceTags": ("service_tags", _TEXTS),
         "Type": ("type", _Scalar.TEXT),
+        "Notes": ("notes", _Scalar.TEXT),
+        "Interval": ("interval", _Scalar.TEXT),
+        "Timeout": ("timeout", _Scalar.TEXT),
+        "ExposedPort": ("exposed_port", _Scalar.NUMBER),
+        "PeerName": ("peer_name", _Scalar.TEXT),
     }
 )
 _ENTRY = _Struct({"Node": ("node", _NODE), "Service": ("service", _SERVICE), "Checks": ("checks", _List(_CHECK))})
@@ -154,7 +165,7 @@ def _walk(kind: _Type, match: Match, depth: int) -> Test:
     if isinstance(kind, _List) and isinstance(kind.element, _Struct):
         element = _walk(kind.element, match, depth)
         return lambda value: any(element(item) for item in value or ())
-    raise BexprError(f"the selector {'.'.join(match.selector[: depth + 1])!r} is not one that health entries have")
+    raise BexprError(f"the selector {'.'.join(match.selector[: depth + 1])!r} is not one that the gateway knows")
 
 
 def _walk_key(name: str, rest: Test, absent: bool) -> Test:

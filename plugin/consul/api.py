@@ -191,6 +191,8 @@ class Node(_Answer, frozen=True):
     datacenter: str = ""
     meta: dict[str, str] | None = None
     tagged_addresses: dict[str, str] | None = None
+    partition: str = ""
+    peer_name: str = ""
 
 
 class TaggedAddress(_Answer, frozen=True):
@@ -225,6 +227,8 @@ class Instance(_Answer, frozen=True):
     tagged_addresses: dict[str, TaggedAddress] | None = None
     connect: ConnectFlags | None = None
     proxy: InstanceProxy | None = None
+    socket_path: str = ""
+    peer_name: str = ""
     namespace: str = "default"
     partition: str = "default"
 
@@ -241,6 +245,11 @@ class Check(_Answer, frozen=True):
     node: str = ""
     type: str = ""
     """``http``, ``tcp``, ``ttl`` and so on."""
+    notes: str = ""
+    interval: str = ""
+    timeout: str = ""
+    exposed_port: int = 0
+    peer_name: str = ""
 
 
 class HealthEntry(_Answer, frozen=True):
