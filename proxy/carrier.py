@@ -26,6 +26,7 @@ from proxy.steps import Cancelled, DeadlineExpired, Steps
 from proxy.tls import ServerSession
 
 if TYPE_CHECKING:
+    from proxy.balance import EndpointSet
     from proxy.dataplane import DataPlane
     from proxy.live import Source
     from proxy.poller import Poller
@@ -44,6 +45,7 @@ class Carrier:
 
     __slots__ = (
         "_client",
+        "_endpoints",
         "_idle_checks",
         "_plane",
         "_reason",
@@ -65,6 +67,7 @@ class Carrier:
         self._client = client
         self._session: ServerSession | None = None
         self._route: Route | None = None
+        self._endpoints: EndpointSet | None = None
         self._relay: Relay | None = None
         self._reason: tuple[CloseReason, str] | None = None
         self._steps: Steps | None = None
@@ -196,7 +199,9 @@ class Carrier:
             plane.telemetry.dial_failures += 1
             raise
         self.life.connected(endpoint)
-        target.endpoints.opened(endpoint)
+        # Kept: an update may take the server name away, while the connection goes on.
+        self._endpoints = target.endpoints
+        self._endpoints.opened(endpoint)
         client = TLSChannel(self._client, self._session, plane.buffers)
         self._relay = Relay(plane.loop, plane.poller, client, upstream, self._relayed, plane.streams)
         self._watch_idleness(self._route.state.service.idle_timeout_s)
@@ -217,8 +222,8 @@ class Carrier:
             self._watch_idleness(timeout_s)
 
     def _relayed(self, reason: CloseReason, detail: str) -> None:
-        if self._route is not None and self.life.endpoint is not None:
-            self._route.target.endpoints.closed(self.life.endpoint)
+        if self._endpoints is not None and self.life.endpoint is not None:
+            self._endpoints.closed(self.life.endpoint)
         self._closed(reason, detail)
 
     def _refuse(self, reason: CloseReason, detail: str) -> None:
@@ -240,7 +245,7 @@ class Carrier:
         if close_socket:
             self._plane.poller.close_socket(self._client)
         self._plane.ended(self, received, sent)
-        self._relay = self._session = self._route = None
+        self._relay = self._session = self._route = self._endpoints = None
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
