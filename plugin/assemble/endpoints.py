@@ -2,7 +2,8 @@
 
 Instances come from Consul's health answer, destinations from service-defaults. Hostnames are replaced by all their
 addresses, side by side with instances that have an IP address. Instances that are down stay in the list, marked:
-what to do when all are down is the balancer's decision. Pure: names are resolved in :mod:`plugin.observe.dns`.
+what to do when all are down is the balancer's decision. Those in maintenance mode do not: nobody is to use them.
+Pure: names are resolved in :mod:`plugin.observe.dns`.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from proxy.model import Endpoint
 Addresses = Mapping[str, Fact[tuple[str, ...]]]
 
 _UP = frozenset({"passing", "warning"})
+_MAINTENANCE = ("_node_maintenance", "_service_maintenance:")
+"""How the IDs of the checks begin that ``consul maint`` makes, for a node and for a service."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
     endpoints: tuple[Endpoint, ...]
     warnings: tuple[str, ...] = ()
-    """Instances that cannot be dialled, and why."""
+    """Instances that cannot or must not be dialled, and why."""
 
 
 def is_address(text: str) -> bool:
@@ -54,6 +57,9 @@ def instance_endpoints(
         if entry.service.kind:
             continue
         instance = f"{entry.node.node}/{entry.service.id}"
+        if any(check.check_id.startswith(_MAINTENANCE) for check in entry.checks):
+            warnings.append(f"the instance {instance} is in maintenance mode and not used; see `consul maint`")
+            continue
         weight, healthy = _weight_and_health(entry, only_passing)
         try:
             for address, hostname in _resolved(_host(entry), entry.service.port, addresses):

@@ -157,8 +157,10 @@ class MeshClient:
         *,
         minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2,
         maximum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+        local_address: str = "",
     ) -> MeshConnection:
-        """``server_name`` is sent as SNI, whole; ``None`` sends none.
+        """``server_name`` is sent as SNI, whole; ``None`` sends none. ``local_address`` is the IP address that the other
+        side sees: on loopback, any of 127.0.0.0/8.
 
         With TLS 1.3 a refusal of the client's certificate arrives after the handshake: see :meth:`refusal`.
 
@@ -170,7 +172,11 @@ class MeshClient:
         async with asyncio.timeout(_DEADLINE_S * SCALE):
             with _refusals():
                 opened = await asyncio.open_connection(
-                    address, port, ssl=context, server_hostname=server_name if server_name is not None else ""
+                    address,
+                    port,
+                    ssl=context,
+                    server_hostname=server_name if server_name is not None else "",
+                    local_addr=(local_address, 0) if local_address else None,
                 )
         return MeshConnection(*opened)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from plugin.assemble.endpoints import destination_endpoints, hostnames, instance_endpoints, is_address
@@ -42,6 +43,15 @@ def test_weight_and_health(statuses: tuple[str, ...], only_passing: bool, weight
 def test_a_weight_of_nothing_takes_an_instance_out(weights: Weights) -> None:
     (endpoint,) = instance_endpoints([instance(weights=weights)], {}).endpoints
     assert (endpoint.weight, endpoint.healthy) == (1, False)
+
+
+@pytest.mark.parametrize("check_id", ["_node_maintenance", "_service_maintenance:db-1"])
+def test_an_instance_in_maintenance_mode_is_not_even_a_last_resort(check_id: str) -> None:
+    within = msgspec.structs.replace(instance(), checks=(Check(check_id=check_id, status="critical"),))
+    found = instance_endpoints([within, instance("10.0.0.2")], {})
+    assert [endpoint.address for endpoint in found.endpoints] == ["10.0.0.2"]
+    (warning,) = found.warnings
+    assert "vm1/db-1 is in maintenance mode" in warning
 
 
 def test_the_address_of_the_node_stands_in() -> None:
