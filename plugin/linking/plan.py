@@ -7,7 +7,7 @@ come last because they are what lets callers in. Unlinking goes the other way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ from plugin.linking.instances import (
 from plugin.linking.request import LinkRequest, name_reasons
 
 T = TypeVar("T")
+SERVICES_RULE = 'service_prefix "" { policy = "read" }'
 Revise = Callable[[Entry | None], Edit]
 
 
@@ -48,6 +49,8 @@ class Found:
     """False before Consul 1.11: entries are deleted without check-and-set there, and rows are hidden without a word."""
     gateways: tuple[Entry, ...] = ()
     """All terminating-gateway entries that the token may see."""
+    all_gateways: bool = True
+    """False when Consul says that it hides some (1.11 and later)."""
     clashes: bool = False
     """There is an ingress-gateway entry of the gateway's name."""
     node: CatalogNode | None = None
@@ -121,7 +124,7 @@ class Plan:
 def plan_link(request: LinkRequest, found: Found) -> Plan:
     """:raises Refused: with every reason that was found in what Consul has."""
     warnings = request.check()
-    parts = _Parts()
+    parts = _Parts(_contradictions(request, found))
 
     def link(current: Entry | None) -> Edit:
         return entry.with_link(current, request, other_gateways=_names(found.gateways))
@@ -129,16 +132,6 @@ def plan_link(request: LinkRequest, found: Found) -> Plan:
     def allow(current: Entry | None) -> Edit:
         return intentions.with_sources(current, request.service, request.allow, replace=request.replace)
 
-    if found.clashes:
-        parts.reasons.append(
-            f"an ingress-gateway entry is named {request.gateway}, and Consul takes no terminating-gateway entry of the"
-            " same name; choose another --gateway"
-        )
-    if request.allow and not found.intentions_are_entries:
-        parts.reasons.append(
-            "this Consul keeps intentions one by one (before 1.9): leave --allow away and use `consul intention create"
-            f" -allow {request.allow[0]} {request.service}`"
-        )
     parts.attempt(lambda: check_outside_mesh(request.service, found.instances, found.mesh))
     linked = parts.attempt(lambda: link(found.entry))
     registration = parts.attempt(lambda: plan_registration(request, found.node, found.instances))
@@ -159,10 +152,28 @@ def plan_link(request: LinkRequest, found: Found) -> Plan:
     )
 
 
+def _contradictions(request: LinkRequest, found: Found) -> Iterator[str]:
+    if found.clashes:
+        yield (
+            f"an ingress-gateway entry is named {request.gateway}, and Consul takes no terminating-gateway entry of the"
+            " same name; choose another --gateway"
+        )
+    if request.allow and not found.intentions_are_entries:
+        yield (
+            "this Consul keeps intentions one by one (before 1.9): leave --allow away and use `consul intention create"
+            f" -allow {request.allow[0]} {request.service}`"
+        )
+
+
 def plan_unlink(service: str, gateway: str, found: Found, *, purge: bool) -> Plan:
     """:raises Refused: when the names are none, or an entry cannot be written as it would have to be."""
     if reasons := tuple(name_reasons(service, gateway)):
         raise Refused(*reasons)
+    if purge and not found.all_gateways:
+        raise Refused(
+            f"some terminating-gateway entries are hidden from this token, and one of them may link {service} as well;"
+            f" leave --purge away, or add to the token's policy: {SERVICES_RULE}"
+        )
 
     def unlink(current: Entry | None) -> Edit:
         return entry.without_link(current, service, gateway, purge=purge and found.deletes_safely)
@@ -217,8 +228,8 @@ def _names(gateways: tuple[Entry, ...]) -> list[str]:
 class _Parts:
     """Collects what every part refuses, so that an operator hears all of it at once."""
 
-    def __init__(self) -> None:
-        self.reasons: list[str] = []
+    def __init__(self, reasons: Iterable[str]) -> None:
+        self.reasons = list(reasons)
 
     def attempt(self, part: Callable[[], T]) -> T | None:
         try:

@@ -19,7 +19,7 @@ from plugin.errors import ConsulError, ConsulForbidden, ConsulUnavailable, Gatew
 from plugin.linking import entry, intentions
 from plugin.linking.edit import Entry, is_marked
 from plugin.linking.instances import CatalogNode
-from plugin.linking.plan import EditStep, Found, Permission, Plan, RegisterStep, RemoveStep, Step
+from plugin.linking.plan import SERVICES_RULE, EditStep, Found, Permission, Plan, RegisterStep, RemoveStep, Step
 
 ATTEMPTS = 20
 """Of one check-and-set; each failure means that somebody else's edit came through."""
@@ -38,16 +38,20 @@ class Outcome:
 async def find(client: ConsulClient, service: str, gateway: str, node: str = "") -> Found:
     """:raises ConsulError, ConfigError: when anything that a decision needs cannot be read."""
     are_entries = await _knows_kind(client, intentions.KIND, service)
+    gateways, all_gateways = await _gateways(client)
     return Found(
         entry=await read_entry(client, entry.KIND, gateway),
         intentions=await read_entry(client, intentions.KIND, service) if are_entries else None,
         intentions_are_entries=are_entries,
         deletes_safely=await _knows_kind(client, _KIND_OF_1_11),
-        gateways=await _gateways(client),
+        gateways=gateways,
+        all_gateways=all_gateways,
         clashes=await read_entry(client, "ingress-gateway", gateway) is not None,
         node=await _node(client, node) if node else None,
-        instances=await _instances(client, endpoints.health(service)),
-        mesh=await _instances(client, endpoints.health_connect(service)),
+        instances=await _instances(client, endpoints.health(service), endpoints.NODE_READ_RULE),
+        mesh=await _instances(
+            client, endpoints.health_connect(service), f"{endpoints.NODE_READ_RULE}\n{SERVICES_RULE}"
+        ),
     )
 
 
@@ -66,16 +70,17 @@ async def _knows_kind(client: ConsulClient, kind: str, name: str = "") -> bool:
     return True
 
 
-async def _gateways(client: ConsulClient) -> tuple[Entry, ...]:
+async def _gateways(client: ConsulClient) -> tuple[tuple[Entry, ...], bool]:
+    """The entries that the token may see, and whether these are all."""
     path = endpoints.config(entry.KIND)
-    return decode_rows(await client.blocking_get(path), dict[str, Any], path)
+    reply = await client.blocking_get(path)
+    return decode_rows(reply, dict[str, Any], path), not reply.filtered
 
 
-async def _instances(client: ConsulClient, path: str) -> tuple[HealthEntry, ...]:
+async def _instances(client: ConsulClient, path: str, rule: str) -> tuple[HealthEntry, ...]:
     """:raises ConsulForbidden: when some are hidden from the token: what they are would have to be guessed."""
     reply = await client.blocking_get(path)
     if reply.filtered:
-        rule = endpoints.NODE_READ_RULE
         raise ConsulForbidden(f"Consul hides a part of {path} from this token; add to its policy: {rule}", rule)
     return decode_rows(reply, HealthEntry, path)
 

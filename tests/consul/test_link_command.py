@@ -32,7 +32,7 @@ from tests.support.mesh_client import Refused as RefusedByGateway
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 NODES = 'node_prefix "" { policy = "read" }'
-MARK = "managed-by=consul-tgw"
+SERVICES = 'service_prefix "" { policy = "read" }'
 
 
 async def tgw(agent: ConsulAgent, *arguments: str, token: str | None = None) -> Said:
@@ -343,7 +343,14 @@ async def test_all_missing_rules_are_named_before_anything_is_written(acl_agent:
     enough = await acl_agent.create_token("\n".join([rules[0], NODES, *wide]))
     said = await tgw(acl_agent, *arguments, token=enough)
     assert (said.code, len(said.json["done"])) == (0, 3), said.output
-    said = await tgw(acl_agent, "unlink", service, "--purge", f"--gateway={gateway}", token=enough)
+    await acl_agent.write_config({"Kind": "terminating-gateway", "Name": "link-rules-unseen", "Services": []})
+    purge = ("unlink", service, "--purge", f"--gateway={gateway}")
+    said = await tgw(acl_agent, *purge, token=enough)
+    assert said.code == 1
+    assert SERVICES in said.errors
+    assert len(await instances_of(acl_agent, service)) == 1
+    sees_all = await acl_agent.create_token("\n".join([SERVICES, NODES, *wide]))
+    said = await tgw(acl_agent, *purge, token=sees_all)
     assert said.code == 0, said.output + said.errors
 
 
@@ -384,7 +391,8 @@ async def test_a_node_with_services_that_are_hidden_stays(acl_agent: ConsulAgent
     assert (await tgw(acl_agent, "link", service, "10.0.0.9:1", *flags)).code == 0
     assert (await tgw(acl_agent, "link", hidden, "10.0.0.9:2", *flags)).code == 0
     rules = [f'service "{name}" {{ policy = "write" }}' for name in (gateway, service)]
-    rules += ['mesh = "write"', 'node_prefix "" { policy = "write" }']
+    rules += ['mesh = "write"', 'node_prefix "" { policy = "write" }', SERVICES]
+    rules.append(f'service "{hidden}" {{ policy = "deny" }}')
     token = await acl_agent.create_token("\n".join(rules))
     said = await tgw(acl_agent, "unlink", service, "--purge", f"--gateway={gateway}", token=token)
     assert said.code == 0, said.errors

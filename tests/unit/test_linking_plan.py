@@ -105,3 +105,10 @@ def test_what_an_old_consul_cannot_delete_safely_is_emptied() -> None:
     assert unlink.edit.after["Services"] == []
     with pytest.raises(Refused, match="consul intention delete web db"):
         plan_unlink("db", "gw", found(intentions=ours(), deletes_safely=False), purge=True)
+
+
+def test_nothing_is_purged_while_a_gateway_may_be_hidden() -> None:
+    there = found(entry=entry("gw", "db"), instances=(instance(MARKED),), all_gateways=False)
+    with pytest.raises(Refused, match="service_prefix"):
+        plan_unlink("db", "gw", there, purge=True)
+    assert kinds(plan_unlink("db", "gw", there, purge=False).steps) == ["terminating-gateway"]
