@@ -51,6 +51,7 @@ class Dialled:
     def __init__(self, poller: Poller, where: Target) -> None:
         self._ended: list[BaseException | None] = []
         self._opened: tuple[Channel, Endpoint] | None = None
+        self._poller = poller
         steps = Steps(poller, self._ended.append)
 
         async def run() -> None:
@@ -65,6 +66,7 @@ class Dialled:
             raise self._ended[0]
         assert self._opened is not None
         channel, endpoint = self._opened
+        self._poller.forget(channel.fd)
         channel.close()
         return endpoint
 
