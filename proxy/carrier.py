@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 import socket
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,8 @@ _LINGER_S = 1.0
 """How long a refused client may take to read its alert before the socket is closed under it."""
 _IDLE_CHECKS = 4
 """Idleness is looked at this often per idle timeout."""
+_SHORTEST_LIFE = 0.9
+"""Of the maximum lifetime: each connection is ended at a moment of its own between this part of it and all of it."""
 
 
 class Carrier:
@@ -47,6 +50,7 @@ class Carrier:
         "_client",
         "_endpoints",
         "_idle_checks",
+        "_lifetime",
         "_plane",
         "_reason",
         "_relay",
@@ -72,9 +76,13 @@ class Carrier:
         self._reason: tuple[CloseReason, str] | None = None
         self._steps: Steps | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._lifetime: asyncio.TimerHandle | None = None
         self._idle_checks = 0
 
     def start(self) -> None:
+        # A client whose host has vanished says nothing more; after a while the kernel asks it (tcp(7)).
+        with contextlib.suppress(OSError):
+            self._client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._steps = Steps(self._plane.poller, self._settled)
         self._steps.run(self._establish(self._steps))
 
@@ -205,7 +213,16 @@ class Carrier:
         client = TLSChannel(self._client, self._session, plane.buffers)
         self._relay = Relay(plane.loop, plane.poller, client, upstream, self._relayed, plane.streams)
         self._watch_idleness(self._route.state.service.idle_timeout_s)
+        self._limit_life(self._route.state.service.max_lifetime_s)
         self._relay.start()
+
+    def _limit_life(self, limit_s: float) -> None:
+        if limit_s > 0:
+            life_s = limit_s * random.uniform(_SHORTEST_LIFE, 1.0)
+            self._lifetime = self._plane.loop.call_later(life_s, self._outlived, limit_s)
+
+    def _outlived(self, limit_s: float) -> None:
+        self.close(CloseReason.LIFETIME, f"its lifetime, at most {limit_s:g} s, is over")
 
     def _watch_idleness(self, timeout_s: float) -> None:
         if timeout_s > 0:
@@ -240,17 +257,18 @@ class Carrier:
     def _closed(self, reason: CloseReason, detail: str, *, close_socket: bool = True) -> None:
         if not self.life.close(reason, detail):
             return
-        self._stop_timer()
+        self._stop_timers()
         received, sent = self.traffic
         if close_socket:
             self._plane.poller.close_socket(self._client)
         self._plane.ended(self, received, sent)
         self._relay = self._session = self._route = self._endpoints = None
 
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _stop_timers(self) -> None:
+        for timer in (self._timer, self._lifetime):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._lifetime = None
 
     def record(self, worker: int, received: int, sent: int, now_s: float) -> AccessRecord:
         """The access log's line. ``now_s`` is of the monotonic clock."""

@@ -229,6 +229,9 @@ class Service(msgspec.Struct, frozen=True):
     connect_timeout_s: float = 5.0
     idle_timeout_s: float = 0.0
     """Seconds without a byte in either direction; 0 means never."""
+    max_lifetime_s: float = 0.0
+    """Seconds after which a connection is ended, busy or not; 0 means never. No connection lives longer, and each is
+    ended a little earlier than that, by chance, so that those that came together do not come back together."""
     keepalive: Keepalive | None = None
 
 

@@ -6,7 +6,8 @@ Rules, for each direction:
    and nothing more is received until it has gone: memory is bounded by one read per direction.
 2. The end of one direction is passed on (FIN, or close_notify and FIN) after its last byte; the other goes on.
 3. A failed *write* kills only its direction. What the peer had sent before it went is still delivered: its own
-   direction then meets the end or the reset, and that decides.
+   direction then meets the end or the reset, and that decides. The kernel tells of a reset once: when the write was
+   told, the end that the other direction meets is that reset.
 4. A reset is passed on as a reset.
 
 The relay ends exactly once, through :meth:`Relay.close`.
@@ -31,7 +32,7 @@ _READS_PER_WAKE = 4
 class _Direction:
     """Copies from ``source`` to ``sink``."""
 
-    __slots__ = ("bytes", "dead", "ended", "finished", "pace", "relay", "sink", "source", "stalled")
+    __slots__ = ("broken", "bytes", "dead", "ended", "finished", "pace", "relay", "sink", "source", "stalled")
 
     def __init__(self, relay: Relay, source: Channel, sink: Channel) -> None:
         self.relay = relay
@@ -43,6 +44,8 @@ class _Direction:
         self.ended = False
         self.finished = False
         self.dead = False
+        self.broken: Exception | None = None
+        """What a write was told, when the sink's connection has broken down and not only ended (``EPIPE``)."""
 
     def listen(self) -> None:
         self.relay.poller.on_readable(self.source.fd, self.on_readable)
@@ -90,8 +93,8 @@ class _Direction:
         try:
             if self.sink.transmit(length):
                 return True
-        except (OSError, PeerError, UpstreamError):
-            self._sink_failed()
+        except (OSError, PeerError, UpstreamError) as error:
+            self._sink_failed(error)
             return False
         self._stall()
         return False
@@ -105,8 +108,8 @@ class _Direction:
         try:
             if not (self.sink.finish() if self.ended else self.sink.flush()):
                 return
-        except (OSError, PeerError, UpstreamError):
-            self._sink_failed()
+        except (OSError, PeerError, UpstreamError) as error:
+            self._sink_failed(error)
             return
         self.silence()
         self.stalled = False
@@ -118,6 +121,9 @@ class _Direction:
                 self.on_readable()
 
     def _source_ended(self) -> None:
+        if (broken := self.relay.broken(self)) is not None:
+            self.relay.source_failed(self, broken)
+            return
         self.ended = True
         self.silence()
         self.relay.note_end(self)
@@ -125,8 +131,8 @@ class _Direction:
             if self.sink.finish():
                 self._finish()
                 return
-        except (OSError, PeerError, UpstreamError):
-            self._sink_failed()
+        except (OSError, PeerError, UpstreamError) as error:
+            self._sink_failed(error)
             return
         self._await_room()
 
@@ -134,8 +140,10 @@ class _Direction:
         self.finished = True
         self.relay.direction_finished()
 
-    def _sink_failed(self) -> None:
+    def _sink_failed(self, error: Exception) -> None:
         """The sink takes no more; what it sent before is still to be delivered by the other direction."""
+        if not isinstance(error, BrokenPipeError):
+            self.broken = error
         self.silence()
         self.ended = self.dead = True
         self._finish()
@@ -205,6 +213,11 @@ class Relay:
     def note_end(self, direction: _Direction) -> None:
         if self._first_end is None:
             self._first_end = CloseReason.CLIENT_EOF if direction is self._up else CloseReason.UPSTREAM_EOF
+
+    def broken(self, direction: _Direction) -> Exception | None:
+        """How the connection of this direction's source broke down, when the other direction was told."""
+        other = self._down if direction is self._up else self._up
+        return other.broken if other is not None else None
 
     def source_failed(self, direction: _Direction, error: Exception) -> None:
         from_client = direction is self._up

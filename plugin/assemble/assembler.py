@@ -15,7 +15,7 @@ from typing import Any
 from plugin.assemble.intentions import decode_intentions
 from plugin.assemble.mesh_tls import incoming_tls
 from plugin.assemble.proxy_config import UpstreamConfig, upstream_config
-from plugin.assemble.resolver import balance, connect_timeout, idle_timeout
+from plugin.assemble.resolver import balance, connect_timeout, idle_timeout, max_lifetime
 from plugin.assemble.server_routes import server_routes
 from plugin.assemble.upstream_tls import GoodMaterial, upstream_material
 from plugin.facts import Fact, MeshFacts, ServiceFacts
@@ -93,7 +93,7 @@ def assemble_with_warnings(
     protocol, protocol_warnings = _protocol(facts, mesh)
     routed = server_routes(facts, mesh, trust_domain=roots.trust_domain, protocol=protocol)
     balanced, timeout = balance(facts.resolver.value), connect_timeout(facts.resolver.value)
-    idle = idle_timeout(facts.defaults.value)
+    idle, lifetime = idle_timeout(facts.defaults.value), max_lifetime(facts.defaults.value)
     service = Service(
         name=facts.name,
         leaf=leaf,
@@ -104,6 +104,7 @@ def assemble_with_warnings(
         balance=balanced.value,
         connect_timeout_s=timeout.value or config.connect_timeout_s or _FALLBACK_CONNECT_TIMEOUT_S,
         idle_timeout_s=idle.value,
+        max_lifetime_s=lifetime.value,
         keepalive=config.keepalive,
     )
     warnings = (
@@ -112,6 +113,7 @@ def assemble_with_warnings(
         *balanced.warnings,
         *timeout.warnings,
         *idle.warnings,
+        *lifetime.warnings,
         *protocol_warnings,
     )
     return AssembledService(outcome=service, warnings=warnings, good=material.good)

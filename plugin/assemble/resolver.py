@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 IDLE_TIMEOUT_META = "tgw-idle-timeout"
 """Key in the Meta of service-defaults: Consul has no field for how long a connection may be silent."""
+MAX_LIFETIME_META = "tgw-max-lifetime"
+"""Key in the Meta of service-defaults: nor for how long a connection may live."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +37,12 @@ def connect_timeout(resolver: ServiceResolver | None) -> Setting[float]:
 
 def idle_timeout(defaults: ServiceDefaults | None) -> Setting[float]:
     """Return how long a connection may be silent in both directions, in seconds; 0 means for ever."""
-    text = (defaults.meta or {}).get(IDLE_TIMEOUT_META, "") if defaults is not None else ""
-    return _duration(text, f"Meta {IDLE_TIMEOUT_META} of service-defaults")
+    return _meta_duration(defaults, IDLE_TIMEOUT_META)
+
+
+def max_lifetime(defaults: ServiceDefaults | None) -> Setting[float]:
+    """Return how long a connection may live, in seconds; 0 means for ever."""
+    return _meta_duration(defaults, MAX_LIFETIME_META)
 
 
 def balance(resolver: ServiceResolver | None) -> Setting[Balance]:
@@ -93,6 +99,11 @@ def _hash_policy(element: ConsulHashPolicy) -> HashPolicy:
     if source is HashSource.SOURCE_IP or not element.field_value:
         raise ValueError(f"the field {element.field!r} has no usable FieldValue")
     return HashPolicy(source, element.field_value, element.terminal)
+
+
+def _meta_duration(defaults: ServiceDefaults | None, key: str) -> Setting[float]:
+    text = (defaults.meta or {}).get(key, "") if defaults is not None else ""
+    return _duration(text, f"Meta {key} of service-defaults")
 
 
 def _duration(value: str | int, what: str) -> Setting[float]:

@@ -9,6 +9,7 @@ import hashlib
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from proxy.model import Action, Limits
 from tests.support.eventually import eventually
 from tests.support.mesh import HandMadeMesh, allow, connected, sni
 from tests.support.raw_tls import RawTLSClient
+from tests.support.sockets import keepalive_s
 from tests.support.worker import WorkerProcess, running_worker
 
 
@@ -118,6 +120,36 @@ async def test_a_reset_is_passed_on_as_a_reset(mesh: HandMadeMesh, worker: Worke
         await worker.record(reason="upstream_reset")
 
 
+async def test_an_answer_that_is_cut_by_a_reset_never_looks_complete(mesh: HandMadeMesh, worker: WorkerProcess) -> None:
+    """The client is slow to read, and writes: it is the write that the kernel tells of the reset, not a read."""
+    stalled = asyncio.Event()
+
+    async def send_until_stalled(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(TimeoutError):
+            while True:
+                writer.write(bytes(65_536))
+                async with asyncio.timeout(1.0):
+                    await writer.drain()
+        stalled.set()
+        await reader.read()
+
+    async with ExternalService(send_until_stalled) as service:
+        await worker.update(mesh=mesh.settings(Action.ALLOW), upserts=(mesh.service("db", service.port),))
+        context = mesh.client_context(mesh.leaf("web"))
+        client = await asyncio.to_thread(
+            functools.partial(RawTLSClient, worker.port, context, sni("db"), receive_buffer=4_096)
+        )
+        assert await asyncio.to_thread(client.receive)
+        await asyncio.wait_for(stalled.wait(), 60)
+        service.end_connections(reset=True)
+        await eventually(lambda: service.connections == 0)
+        await asyncio.to_thread(client.send, b"are you there?")
+        with pytest.raises(ConnectionResetError):
+            await asyncio.to_thread(client.receive_all)
+        client.close()
+        await worker.record(reason="upstream_reset")
+
+
 async def test_what_came_before_a_refused_upload_still_reaches_the_client(
     mesh: HandMadeMesh, worker: WorkerProcess
 ) -> None:
@@ -210,6 +242,74 @@ async def test_an_idle_connection_is_ended_only_where_the_service_says_so(
             assert await idle.ended() == b""
             assert await stays.exchange(b"2") == b"2"
         assert (await worker.record(reason="idle"))["service"] == "api"
+
+
+async def test_a_connection_that_is_busy_is_ended_at_the_end_of_its_life(
+    mesh: HandMadeMesh, worker: WorkerProcess
+) -> None:
+    async with ExternalService(echo) as service:
+        services = (mesh.service("db", service.port), mesh.service("api", service.port, max_lifetime_s=1.0))
+        await worker.update(mesh=mesh.settings(Action.ALLOW), upserts=services)
+        context = mesh.client_context(mesh.leaf("web"))
+        async with (
+            connected(worker.port, context, sni("db")) as stays,
+            connected(worker.port, context, sni("api")) as short,
+        ):
+            assert await stays.exchange(b"1") == b"1"
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                while True:
+                    await short.exchange(b"busy")
+            assert await stays.exchange(b"2") == b"2"
+        record = await worker.record(reason="lifetime")
+        assert record["service"] == "api"
+        assert record["duration_ms"] >= 900
+        assert "at most 1 s" in record["detail"]
+        await eventually(lambda: service.connections == 0)
+
+
+async def test_lives_end_at_different_moments(mesh: HandMadeMesh, worker: WorkerProcess) -> None:
+    async with ExternalService(echo) as service:
+        api = mesh.service("api", service.port, max_lifetime_s=3.0)
+        await worker.update(mesh=mesh.settings(Action.ALLOW), upserts=(api,))
+        context = mesh.client_context(mesh.leaf("web"))
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(10):
+                client = await stack.enter_async_context(connected(worker.port, context, sni("api")))
+                assert await client.exchange(b"1") == b"1"
+            await eventually(lambda: len(worker.records) == 10)
+    lives = sorted(record["duration_ms"] for record in worker.records)
+    assert lives[0] >= 2_700
+    # By chance alone all ten would fall into 20 ms of 300 about once in 10^10 runs.
+    assert lives[-1] - lives[0] > 20
+
+
+@pytest.mark.parametrize("limit", ["idle_timeout_s", "max_lifetime_s"])
+async def test_a_limit_ends_the_session_properly_and_not_only_the_socket(
+    mesh: HandMadeMesh, worker: WorkerProcess, limit: str
+) -> None:
+    async with ExternalService(echo) as service:
+        fields: dict[str, Any] = {limit: 0.5}
+        api = mesh.service("api", service.port, **fields)
+        await worker.update(mesh=mesh.settings(Action.ALLOW), upserts=(api,))
+        context = mesh.client_context(mesh.leaf("web"))
+
+        def wait() -> bytes:
+            client = RawTLSClient(worker.port, context, sni("api"))
+            client.send(b"ping")
+            assert client.receive() == b"ping"
+            # Raises Truncated when the socket ends without close_notify.
+            return client.receive_all()
+
+        assert await asyncio.to_thread(wait) == b""
+
+
+async def test_the_kernel_looks_after_a_client_that_says_nothing(mesh: HandMadeMesh, worker: WorkerProcess) -> None:
+    async with ExternalService(echo) as service:
+        await worker.update(mesh=mesh.settings(Action.ALLOW), upserts=(mesh.service("db", service.port),))
+        async with connected(worker.port, mesh.client_context(mesh.leaf("web")), sni("db")) as client:
+            assert await client.exchange(b"1") == b"1"
+            client_port = client.writer.get_extra_info("sockname")[1]
+            await eventually(lambda: keepalive_s(worker.port, client_port) is not None)
 
 
 async def test_silent_and_surplus_clients_are_ended(mesh: HandMadeMesh) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -15,11 +15,11 @@ from plugin.dev.pki import Authority
 from proxy import tcp_connect
 from proxy.balance import EndpointSet
 from proxy.channel import Buffers, Channel
-from proxy.dial import Target, dial
+from proxy.dial import Target, _set_options, dial
 from proxy.errors import UpstreamError
 from proxy.identity import Identity
 from proxy.intentions import Permit, Policy
-from proxy.model import Action, Balance, CloseReason, Endpoint, Leaf, Mesh, Service, ServiceName, UpstreamTLS
+from proxy.model import Action, Balance, CloseReason, Endpoint, Keepalive, Leaf, Mesh, Service, ServiceName, UpstreamTLS
 from proxy.poller import Poller
 from proxy.rivals import Rivals
 from proxy.steps import Steps
@@ -221,3 +221,39 @@ def test_a_tls_failure_of_the_winner_is_its_own_and_others_are_tried() -> None:
                 assert (await Dialled(poller, target(*dual_stack(port), tls=tls)).endpoint()).address == "::1"
 
     play(scene)
+
+
+TIMES = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+
+
+@pytest.fixture
+def upstream() -> Iterator[socket.socket]:
+    with socket.socket() as one:
+        yield one
+
+
+def times(upstream: socket.socket) -> list[int]:
+    return [upstream.getsockopt(socket.IPPROTO_TCP, option) for option in TIMES]
+
+
+def kept_alive(upstream: socket.socket) -> bool:
+    return bool(upstream.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+
+
+def test_keepalive_as_it_is_configured(upstream: socket.socket) -> None:
+    _set_options(upstream, Keepalive(time_s=120, interval_s=11, probes=4))
+    assert kept_alive(upstream)
+    assert times(upstream) == [120, 11, 4]
+
+
+def test_what_is_not_configured_is_the_kernels(upstream: socket.socket) -> None:
+    kernels = times(upstream)
+    _set_options(upstream, Keepalive(interval_s=11))
+    assert kept_alive(upstream)
+    assert times(upstream) == [kernels[0], 11, kernels[2]]
+
+
+def test_without_keepalive_there_is_none(upstream: socket.socket) -> None:
+    _set_options(upstream, None)
+    assert not kept_alive(upstream)
+    assert upstream.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from plugin.assemble.resolver import balance, connect_timeout, idle_timeout
+from plugin.assemble.resolver import balance, connect_timeout, idle_timeout, max_lifetime
 from plugin.consul.api import ServiceDefaults, ServiceResolver
 from proxy.model import Balance, BalancePolicy, HashPolicy, HashSource
 
@@ -90,3 +90,18 @@ def test_the_idle_timeout_is_in_the_meta_of_service_defaults() -> None:
     assert idle_timeout(ServiceDefaults(name="db")).value == 0.0
     assert idle_timeout(ServiceDefaults(name="db", meta={"tgw-idle-timeout": "350s"})).value == 350.0
     assert "tgw-idle-timeout" in idle_timeout(ServiceDefaults(meta={"tgw-idle-timeout": "x"})).warnings[0]
+
+
+def test_the_maximum_lifetime_is_in_the_meta_of_service_defaults() -> None:
+    assert max_lifetime(None).value == 0.0
+    assert max_lifetime(ServiceDefaults(name="db")).value == 0.0
+    assert max_lifetime(ServiceDefaults(name="db", meta={"tgw-max-lifetime": "12h"})).value == 43_200.0
+
+
+@pytest.mark.parametrize("text", ["soon", "-1h", "10", "5 m"])
+def test_a_lifetime_that_is_none_is_told_and_ignored(text: str) -> None:
+    setting = max_lifetime(ServiceDefaults(name="db", meta={"tgw-max-lifetime": text}))
+    assert setting.value == 0.0
+    (warning,) = setting.warnings
+    assert "tgw-max-lifetime of service-defaults" in warning
+    assert "its default applies" in warning
