@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from cryptography import x509
 
+from plugin.access_log_sink import AccessLogSink
 from plugin.admin.view import ConnectionList, WorkerConnection
 from plugin.definition import Definition
 from plugin.errors import ConfigError
@@ -50,6 +51,7 @@ class ControlView:
     definition: Definition | None = None
     """Where somebody else registers the gateway."""
     health: Health
+    access_log: AccessLogSink
     started_at_s: float = field(default_factory=time.time)
     _root_expiry: tuple[tuple[str, ...], float] = ((), 0.0)
 
@@ -76,7 +78,7 @@ class ControlView:
             watches=watch_statuses(self.observer.watch_states()),
             worker_restarts=self.workers.restarts,
             root_expires_at_s=self._root_expires_at_s(),
-            warnings=self.gateway.mesh_warnings,
+            warnings=(*self.gateway.mesh_warnings, *filter(None, (self.access_log.problem,))),
         )
 
     def totals(self) -> Totals:

@@ -19,6 +19,7 @@ from plugin.assemble.assembler import AssembledService, Assembler, Unserved, ass
 from plugin.assemble.endpoints import hostnames
 from plugin.assemble.intentions import decode_intentions
 from plugin.assemble.links import WILDCARD
+from plugin.consul.api import AccessLogs
 from plugin.facts import Fact, MeshFacts, ServiceFacts
 from plugin.observe.store import Changes, FactStore
 from plugin.workers.published import Published
@@ -49,13 +50,15 @@ class Gateway:
         publish: Publish,
         *,
         needs: Callable[[ServiceName, ServiceFacts | None], None] = lambda name, facts: None,
+        access_logs: Callable[[AccessLogs | None], None] = lambda settings: None,
     ) -> None:
         """``needs`` is called with the newest facts of each changed service (``None``: unlinked), so that somebody
-        reads the files and resolves the names in them."""
+        reads the files and resolves the names in them; ``access_logs`` with those of proxy-defaults."""
         self._store = store
         self._published = published
         self._publish = publish
         self._needs = needs
+        self._access_logs = access_logs
         self._assembler = Assembler()
         self._links_known_at_s: float | None = None
         self._links_published: frozenset[ServiceName] | None = None
@@ -109,6 +112,8 @@ class Gateway:
         if self._published.linked is not None and self._links_known_at_s is None:
             self._links_known_at_s = time.monotonic()
         facts = self._store.mesh_facts()
+        if facts.proxy_defaults.known:
+            self._access_logs(facts.proxy_defaults.value.access_logs if facts.proxy_defaults.value else None)
         assembled = assemble_mesh_with_warnings(facts)
         for warning in assembled.warnings:
             if warning not in self.mesh_warnings:

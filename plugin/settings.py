@@ -110,8 +110,9 @@ class GatewaySettings:
     proxy_config: Mapping[str, object] = field(default_factory=dict)
     register: bool = True
     drain_timeout_s: float = 30.0
-    access_log: str = "-"
-    """``-`` is standard output, ``off`` is nowhere, anything else a file to append to."""
+    access_log: str | None = None
+    """``-`` is standard output, ``off`` is nowhere, anything else a file to append to; ``None``: as proxy-defaults
+    say, else standard output."""
     log_level: str = "info"
     log_format: str = "text"
     """``text`` or ``json``."""
@@ -131,7 +132,7 @@ class GatewaySettings:
             raise ConfigError(f"--workers {self.workers} is negative; 0 starts one worker for each usable core")
         if not 0 <= self.drain_timeout_s < math.inf:
             raise ConfigError(f"--drain-timeout {self.drain_timeout_s} is not a number of seconds that is 0 or more")
-        if not self.access_log:
+        if self.access_log == "":
             raise ConfigError("--access-log is empty; use - for standard output, off for none, or a path")
         for key, value in self.meta.items():
             _check_meta(key, value)

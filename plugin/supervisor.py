@@ -14,12 +14,13 @@ from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+from plugin.access_log_sink import AccessLogSink
 from plugin.addresses import HostPort, bind_addresses
 from plugin.admin.app import AdminServer, build_app
 from plugin.consul.client import ConsulClient
 from plugin.control_view import ControlView
 from plugin.definition import Definition
-from plugin.errors import GatewayError, StartError
+from plugin.errors import GatewayError
 from plugin.gateway import Gateway
 from plugin.health import Health
 from plugin.notify import ServiceManager
@@ -109,14 +110,14 @@ class Supervisor:
         self._manager = ServiceManager()
         service_id = settings.id
         published = Published()
-        self._access_log_fd = _open_access_log(settings.access_log)
+        self._access_log = AccessLogSink(settings.access_log)
         self._workers = Workers(
             WorkerSettings(
                 gateway=service_id,
                 addresses=bound,
                 count=settings.workers or usable_cores(),
                 limits=Limits(drain_timeout_s=settings.drain_timeout_s),
-                access_log_fd=self._access_log_fd,
+                access_log_fd=self._access_log.descriptor,
                 log_level=settings.log_level,
                 log_format=settings.log_format,
             ),
@@ -124,13 +125,20 @@ class Supervisor:
             published,
             self._progress,
         )
+        self._access_log.redirect = self._workers.redirect_access_log
         self._store = FactStore()
         self._definition = definition
         if definition is not None:
             definition.learned = self._store.set_proxy_config
         self._store.set_proxy_config(proxy_config if definition is None else definition.proxy_config)
         self._needs = Needs(self._store, settings.dns_servers)
-        self._gateway = Gateway(self._store, published, self._workers.publish, needs=self._needs.changed)
+        self._gateway = Gateway(
+            self._store,
+            published,
+            self._workers.publish,
+            needs=self._needs.changed,
+            access_logs=self._access_log.take,
+        )
         self._observer = Observer(client, self._store, settings.service)
         self._health = Health(self._workers, published, self._gateway)
         self._registration = Registration(
@@ -157,6 +165,7 @@ class Supervisor:
             registration=self._registration,
             definition=definition,
             health=self._health,
+            access_log=self._access_log,
         )
         self._view = view
         self._admin = AdminServer(build_app(view))
@@ -251,8 +260,9 @@ class Supervisor:
         while True:
             await asked.wait()
             asked.clear()
-            emit(logger, logging.INFO, "gateway.reload", "reading the files of all links again")
+            emit(logger, logging.INFO, "gateway.reload", "reading the files of all links, opening the access log again")
             self._needs.read_again()
+            self._access_log.reopen()
 
     async def _feed_watchdog(self) -> None:
         while True:
@@ -308,15 +318,3 @@ async def _last_words(request: Coroutine[Any, Any, None]) -> None:
             await request
     except (GatewayError, TimeoutError) as error:
         emit(logger, logging.WARNING, "registration.problem", f"Consul was not told: {error or 'it did not answer'}")
-
-
-def _open_access_log(where: str) -> int:
-    """:raises StartError: when the file cannot be opened."""
-    if where == "off":
-        return -1
-    if where == "-":
-        return 1
-    try:
-        return os.open(where, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    except OSError as error:
-        raise StartError(f"cannot open the access log {where}: {error.strerror}; see --access-log") from error

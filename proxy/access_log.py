@@ -1,4 +1,4 @@
-"""One JSON line for each connection that has ended.
+"""One line for each connection that has ended: the built-in JSON, or as proxy-defaults say.
 
 Lines are written by a thread of their own: a full pipe or a slow disk delays the log, never a connection. When more
 than ``_MOST_WAITING`` lines wait, new ones are dropped and counted, and the count is written as soon as there is room.
@@ -7,12 +7,14 @@ than ``_MOST_WAITING`` lines wait, new ones are dropped and counted, and the cou
 from __future__ import annotations
 
 import collections
-import functools
 import os
 import threading
-import time
 
 import msgspec
+
+from proxy.access_format import render
+from proxy.access_record import AccessRecord
+from proxy.model import AccessLogFormat
 
 _MOST_WAITING = 10_000
 _BYTES_PER_WRITE = 4_096  # PIPE_BUF: what the workers write to one pipe never mixes within a line
@@ -20,55 +22,17 @@ _GATHER_S = 0.05
 """Lines are gathered this long: a thread that wakes for each one would take the interpreter from the connections."""
 
 
-class AccessRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A line of the access log."""
-
-    time: str
-    """When the connection was accepted; RFC 3339, UTC, microseconds."""
-    event: str = "connection"
-    worker: int
-    number: int
-    """Of the connection, within its worker."""
-    client: str
-    """``ip:port``"""
-    verdict: str
-    """``allowed``, ``denied`` (by policy) or ``refused`` (before policy was asked)."""
-    reason: str
-    """A :class:`proxy.model.CloseReason`."""
-    service: str = ""
-    server_name: str = ""
-    source: str = ""
-    """The caller's SPIFFE ID."""
-    intention: str = ""
-    """What decided: the intention with its precedence, or the default."""
-    precedence: int = 0
-    endpoint: str = ""
-    tls: str = ""
-    bytes_received: int = msgspec.UNSET  # type: ignore[assignment]
-    """From the client."""
-    bytes_sent: int = msgspec.UNSET  # type: ignore[assignment]
-    duration_ms: float = msgspec.UNSET  # type: ignore[assignment]
-    detail: str = ""
-
-
-def timestamp(wall_s: float) -> str:
-    """Unix seconds as RFC 3339 text in UTC, microseconds."""
-    microseconds = round(wall_s * 1_000_000)
-    return f"{_whole_second(microseconds // 1_000_000)}.{microseconds % 1_000_000:06d}Z"
-
-
-@functools.lru_cache(maxsize=16)
-def _whole_second(wall_s: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(wall_s))
-
-
 class AccessLog:
     """Writes records to a file descriptor; -1 writes nowhere."""
 
     def __init__(self, descriptor: int) -> None:
+        self.layout: AccessLogFormat | None = None
+        """``None``: the built-in line, for every connection."""
         self._descriptor = descriptor
+        self._nowhere = descriptor < 0
         self._encoder = msgspec.json.Encoder()
-        self._waiting: collections.deque[bytes] = collections.deque()
+        self._waiting: collections.deque[bytes | int] = collections.deque()
+        """Lines, and between them the descriptors that the following ones go to."""
         self._wake = threading.Event()
         self._stop = threading.Event()
         self.dropped = 0
@@ -76,21 +40,46 @@ class AccessLog:
         self._reported = 0
         self._thread: threading.Thread | None = None
         if descriptor >= 0:
-            self._thread = threading.Thread(target=self._write_all, name="access-log", daemon=True)
-            self._thread.start()
+            self._start()
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._write_all, name="access-log", daemon=True)
+        self._thread.start()
 
     @property
     def wanted(self) -> bool:
         """False: lines go nowhere, and need not be made."""
-        return self._thread is not None
+        return not self._nowhere
 
-    def write(self, record: AccessRecord) -> None:
+    @property
+    def wants_local_address(self) -> bool:
+        """The lines tell which address the client connected to."""
+        return self.layout is not None and self.layout.uses("DOWNSTREAM_LOCAL_")
+
+    def redirect(self, descriptor: int) -> None:
+        """Lines of connections that end from now on go to ``descriptor``, which is ours then, or nowhere (-1)."""
+        self._nowhere = descriptor < 0
         if self._thread is None:
+            if self._nowhere:
+                return
+            self._start()
+        self._waiting.append(descriptor)
+        self._wake.set()
+
+    def write(self, record: AccessRecord, opened_at_s: float) -> None:
+        """``opened_at_s`` is when the connection was accepted, Unix time."""
+        if self._nowhere:
+            return
+        layout = self.layout
+        if layout is not None and not layout.listener and not record.service:
             return
         if len(self._waiting) >= _MOST_WAITING:
             self.dropped += 1
             return
-        self._waiting.append(self._encoder.encode(record))
+        if layout is not None and layout.parts:
+            self._waiting.append(render(layout, record, opened_at_s))
+        else:
+            self._waiting.append(self._encoder.encode(record) + b"\n")
         self._wake.set()
 
     def close(self, timeout_s: float) -> None:
@@ -106,22 +95,33 @@ class AccessLog:
             self._wake.clear()
             self._stop.wait(_GATHER_S)
             while self._waiting:
-                self._write(self._gather())
+                if isinstance(first := self._waiting.popleft(), int):
+                    self._take_over(first)
+                else:
+                    self._write(self._gather(first))
             if self.dropped > self._reported and not self._stop.is_set():
                 missing, self._reported = self.dropped - self._reported, self.dropped
                 self._write(b'{"event":"access_log_lines_dropped","count":%d}\n' % missing)
             if self._stop.is_set():
                 return
 
-    def _gather(self) -> bytes:
+    def _gather(self, first: bytes) -> bytes:
         """As many whole lines as one write takes, at least one."""
-        lines = bytearray(self._waiting.popleft() + b"\n")
-        while self._waiting and len(lines) + len(self._waiting[0]) < _BYTES_PER_WRITE:
-            lines += self._waiting.popleft() + b"\n"
+        lines = bytearray(first)
+        while self._waiting and not isinstance(following := self._waiting[0], int):
+            if len(lines) + len(following) > _BYTES_PER_WRITE:
+                break
+            lines += following
+            self._waiting.popleft()
         return bytes(lines)
 
+    def _take_over(self, descriptor: int) -> None:
+        former, self._descriptor = self._descriptor, descriptor
+        if former > 2:  # the standard streams stay open: what else would take their numbers?
+            os.close(former)
+
     def _write(self, data: bytes) -> None:
-        while data:
+        while data and self._descriptor >= 0:
             try:
                 data = data[os.write(self._descriptor, data) :]
             except BlockingIOError:

@@ -14,7 +14,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from proxy import handshake
-from proxy.access_log import AccessRecord, timestamp
+from proxy.access_record import AccessRecord, timestamp
 from proxy.channel import RESET_ON_CLOSE, TLSChannel
 from proxy.connection import ConnectionLife
 from proxy.dial import dial
@@ -280,6 +280,7 @@ class Carrier:
             worker=worker,
             number=life.number,
             client=life.client,
+            local_address=life.local_address,
             verdict="allowed" if life.permit else "denied" if life.refusal else "refused",
             reason=str(reason),
             service=life.service,

@@ -49,6 +49,7 @@ class ConnectionLife:
         "client",
         "detail",
         "endpoint",
+        "local_address",
         "number",
         "opened_at_s",
         "permit",
@@ -65,6 +66,8 @@ class ConnectionLife:
     def __init__(self, number: int, client: str, *, wall_s: float, monotonic_s: float) -> None:
         self.number = number
         self.client = client
+        self.local_address = ""
+        """``ip:port`` that the client connected to, if somebody wants to know."""
         self.opened_at_s = wall_s
         self.started_s = monotonic_s
         self.state = State.HANDSHAKING

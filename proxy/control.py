@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import struct
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 _READ_SIZE = 1024 * 1024
 _MOST_UNSENT = 64 * 1024 * 1024
 """Bytes. A control process that reads nothing for that long is hung; reports to it are dropped."""
+_MOST_DESCRIPTORS = 16
 _PEER_CREDENTIALS = struct.Struct("3i")
 
 
@@ -44,6 +46,7 @@ class ControlLink:
         self._on_frame = on_frame
         self._on_lost = on_lost
         self._unsent = bytearray()
+        self._descriptors: deque[int] = deque()
         self._closed = False
         loop.add_reader(connected.fileno(), self._on_readable)
 
@@ -61,20 +64,29 @@ class ControlLink:
         if not self._closed:
             self._on_readable()
 
+    def take_descriptor(self) -> int:
+        """The oldest descriptor that came with a frame and was not taken yet; -1 when there is none."""
+        return self._descriptors.popleft() if self._descriptors else -1
+
     def close(self) -> None:
         if not self._closed:
             self._closed = True
+            while self._descriptors:
+                os.close(self._descriptors.popleft())
             self._loop.remove_reader(self._socket.fileno())
             self._loop.remove_writer(self._socket.fileno())
             self._socket.close()
 
     def _on_readable(self) -> None:
         try:
-            data = self._socket.recv(_READ_SIZE)
+            data, descriptors, _, _ = socket.recv_fds(
+                self._socket, _READ_SIZE, _MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+            )
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
-            data = b""
+            data, descriptors = b"", []
+        self._descriptors += descriptors
         if not data:
             self._lost()
             return

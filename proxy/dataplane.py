@@ -17,6 +17,7 @@ from proxy.carrier import Carrier
 from proxy.channel import Buffers
 from proxy.connection import ConnectionLife
 from proxy.intentions import Refusal
+from proxy.listener import printed
 from proxy.live import LiveConnections
 from proxy.model import (
     Applied,
@@ -59,6 +60,8 @@ class DataPlane:
         """Take over an accepted socket. ``address`` is ``ip:port``."""
         self.telemetry.accepted += 1
         life = ConnectionLife(next(self._numbers), address, wall_s=time.time(), monotonic_s=self.loop.time())
+        if self._access_log.wants_local_address:
+            life.local_address = _local_address(client)
         carrier = Carrier(self, client, life)
         if over := self._over_limit():
             carrier.refuse_at_once(over)
@@ -88,11 +91,13 @@ class DataPlane:
         assert life.reason is not None
         self.telemetry.closed(life.service, carrier.source_text, str(life.reason), received, sent)
         if self._access_log.wanted and life.reason is not CloseReason.NO_BYTES:
-            self._access_log.write(carrier.record(self._worker, received, sent, self.loop.time()))
+            self._access_log.write(carrier.record(self._worker, received, sent, self.loop.time()), life.opened_at_s)
 
     def apply(self, update: Update) -> Applied:
         """Put ``update`` in force for new and for live connections."""
         changed, removed, problems = self.routes.apply(update)
+        if update.mesh is not None:
+            self._access_log.layout = update.mesh.access_log
         revoked = sum(self._re_authorise(name) for name in changed)
         for name in removed:
             self._end_service(name)
@@ -136,3 +141,10 @@ class DataPlane:
     def end_all(self, reason: CloseReason, detail: str) -> None:
         for carrier in self.live:
             carrier.close(reason, detail)
+
+
+def _local_address(client: socket.socket) -> str:
+    try:
+        return printed(client.getsockname())
+    except OSError:
+        return ""

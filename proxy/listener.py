@@ -7,6 +7,7 @@ import errno
 import logging
 import socket
 from collections.abc import Callable
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -75,8 +76,7 @@ class Listener:
                     return False
                 continue  # the client gave up while it was queued
             client.setblocking(False)
-            host = f"[{address[0]}]" if ":" in address[0] else address[0]
-            self._admit(client, f"{host}:{address[1]}")
+            self._admit(client, printed(address))
             return True
 
     def _pause(self, error: OSError) -> None:
@@ -85,3 +85,9 @@ class Listener:
         self._loop.remove_reader(self.socket.fileno())
         if not self._closed:
             self._timer = self._loop.call_later(_PAUSE_S, self.start)
+
+
+def printed(address: tuple[Any, ...]) -> str:
+    """``ip:port`` of what the kernel calls an address of IPv4 or IPv6."""
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    return f"{host}:{address[1]}"

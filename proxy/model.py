@@ -235,6 +235,37 @@ class Service(msgspec.Struct, frozen=True):
     keepalive: Keepalive | None = None
 
 
+class LogPartForm(enum.StrEnum):
+    """How the value of an operator is written."""
+
+    TEXT = "text"
+    JSON_TEXT = "json_text"
+    """Within a JSON string."""
+    JSON_VALUE = "json_value"
+    """A JSON string, number or null of its own."""
+
+
+class LogPart(msgspec.Struct, frozen=True, array_like=True):
+    """A text, or the place of an operator's value; then ``text`` is what stood in its parentheses."""
+
+    text: str
+    operator: str = ""
+    form: LogPartForm = LogPartForm.TEXT
+
+
+class AccessLogFormat(msgspec.Struct, frozen=True):
+    """What proxy-defaults say about a line of the access log."""
+
+    parts: tuple[LogPart, ...] = ()
+    """Empty: the built-in JSON line."""
+    listener: bool = True
+    """Also connections that came to no service (Consul's ``DisableListenerLogs`` turns them off)."""
+
+    def uses(self, prefix: str) -> bool:
+        """Whether an operator whose name begins with ``prefix`` is in it."""
+        return any(part.operator.startswith(prefix) for part in self.parts)
+
+
 class PeerBundle(msgspec.Struct, frozen=True):
     """What verifies callers of one cluster peer."""
 
@@ -262,6 +293,8 @@ class Mesh(msgspec.Struct, frozen=True):
     tls_max_version: str = "TLSv1_3"
     cipher_suites: tuple[str, ...] = ()
     """OpenSSL names, for TLS 1.2 and below; empty means the built-in choice."""
+    access_log: AccessLogFormat | None = None
+    """``None``: the built-in JSON line, for every connection."""
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -314,6 +347,13 @@ class Update(msgspec.Struct, frozen=True, tag="update"):
     keep: tuple[ServiceName, ...] = ()
     """With ``full``: services that are linked but cannot be assembled (now). If the worker serves one, it goes on
     with the state it has; a worker that was taken over must not lose them."""
+
+
+class AccessLogTarget(msgspec.Struct, frozen=True, tag="access_log_target"):
+    """Access log lines go elsewhere from now on."""
+
+    descriptor: bool
+    """A file descriptor travels with this frame (``SCM_RIGHTS``); without one, lines go nowhere."""
 
 
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
@@ -410,5 +450,5 @@ class ConnectionPage(msgspec.Struct, frozen=True, tag="connections"):
     more: bool
 
 
-ToWorker = Start | Update | Drain | Query
+ToWorker = Start | Update | AccessLogTarget | Drain | Query
 ToControl = Hello | Applied | Counters | ConnectionPage

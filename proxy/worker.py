@@ -20,7 +20,18 @@ from proxy.access_log import AccessLog
 from proxy.control import ControlLink, HandoverDoor
 from proxy.dataplane import DataPlane
 from proxy.listener import Listener
-from proxy.model import PROTOCOL_VERSION, CloseReason, Counters, Drain, Hello, Query, Start, ToWorker, Update
+from proxy.model import (
+    PROTOCOL_VERSION,
+    AccessLogTarget,
+    CloseReason,
+    Counters,
+    Drain,
+    Hello,
+    Query,
+    Start,
+    ToWorker,
+    Update,
+)
 from proxy.poller import Poller
 
 logger = logging.getLogger(__name__)
@@ -77,6 +88,8 @@ class Worker:
                 self._begin(frame)
             case Update():
                 self._update(frame)
+            case AccessLogTarget():
+                self._redirect(frame)
             case Drain():
                 self._begin_drain(frame.timeout_s)
             case Query():
@@ -99,6 +112,10 @@ class Worker:
             self._open_door(Path(start.handover_path))
         if self._link is not None:
             self._link.send(self._hello()[0])
+
+    def _redirect(self, target: AccessLogTarget) -> None:
+        if self._access_log is not None and self._link is not None:
+            self._access_log.redirect(self._link.take_descriptor() if target.descriptor else -1)
 
     def _open_door(self, path: Path) -> None:
         try:

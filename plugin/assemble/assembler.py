@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from plugin.assemble.access_logs import access_log_choice
 from plugin.assemble.intentions import decode_intentions
 from plugin.assemble.mesh_tls import incoming_tls
 from plugin.assemble.proxy_config import UpstreamConfig, upstream_config
@@ -135,6 +136,8 @@ def assemble_mesh_with_warnings(facts: MeshFacts) -> AssembledMesh:
         return AssembledMesh(outcome=Unserved(None, reasons))
     entry = facts.mesh.value
     tls = incoming_tls(entry.tls.incoming if entry is not None and entry.tls is not None else None)
+    shared = facts.proxy_defaults.value
+    access_log = access_log_choice(shared.access_logs if shared is not None else None)
     mesh = Mesh(
         trust_domain=roots.trust_domain.lower(),
         datacenter=facts.datacenter,
@@ -144,8 +147,11 @@ def assemble_mesh_with_warnings(facts: MeshFacts) -> AssembledMesh:
         tls_min_version=tls.minimum,
         tls_max_version=tls.maximum,
         cipher_suites=tls.cipher_suites,
+        access_log=access_log.layout,
     )
-    return AssembledMesh(outcome=mesh, warnings=(*tls.warnings, *_upstream_config(facts).warnings))
+    return AssembledMesh(
+        outcome=mesh, warnings=(*tls.warnings, *_upstream_config(facts).warnings, *access_log.warnings)
+    )
 
 
 def _unknown(facts: ServiceFacts, mesh: MeshFacts) -> Iterator[str]:

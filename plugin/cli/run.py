@@ -52,9 +52,9 @@ from proxy import logs
 @click.option("--no-register", is_flag=True, help="Somebody else registers the gateway with the agent.")
 @click.option(
     "--access-log",
-    default="-",
+    default=None,
     metavar="PATH|-|off",
-    help="Where connections are logged. Default: - (standard output).",
+    help="Where connections are logged. Default: as AccessLogs of proxy-defaults say, else - (standard output).",
 )
 @click.option("--log-level", type=click.Choice(logs.LEVELS), default="info", show_default=True)
 @click.option("--log-format", type=click.Choice(logs.FORMATS), default="text", show_default=True)
@@ -83,7 +83,8 @@ def run(**options: Any) -> int:
     consul-tgw run --service my-gateway --address '[::]:8443' --proxy-config '{"connect_timeout_ms": 2000}'
 
     SIGTERM and SIGINT leave Consul, let connections end, and stop; a second one stops at once. SIGHUP reads the files
-    of all links and the token again. After a crash (or kill -9) the workers go on; the next start takes them over.
+    of all links and the token again, and opens the access log again. After a crash (or kill -9) the workers go on; the
+    next start takes them over.
     """
     settings = gateway_settings(options)
     logs.configure(settings.log_level, settings.log_format)

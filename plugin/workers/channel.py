@@ -59,6 +59,26 @@ class Channel(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(frame)
 
+    def send_descriptor(self, frame: bytes, descriptor: int) -> bool:
+        """Send ``frame`` with a descriptor (``SCM_RIGHTS``); false when other bytes wait before it: try again soon."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return True
+        if transport.get_write_buffer_size():
+            return False
+        with transport.get_extra_info("socket").dup() as connected:
+            try:
+                sent = socket.send_fds(connected, [frame], [descriptor])
+            except (BlockingIOError, InterruptedError):
+                return False
+            except OSError as error:
+                self._problem = str(error)
+                self.close()
+                return True
+        if sent < len(frame):
+            transport.write(frame[sent:])
+        return True
+
     def close(self) -> None:
         if self._transport is not None:
             self._transport.abort()

@@ -86,6 +86,7 @@ class Workers:
         """``on_progress`` is called whenever a worker came, went, or applied a generation."""
         self.settings = settings
         self.restarts = 0
+        self._access_log_fd = settings.access_log_fd
         self._directory = directory
         self._published = published
         self._on_progress = on_progress
@@ -173,14 +174,15 @@ class Workers:
         await worker.adopt(orphan.connection, orphan.hello, orphan.frames)
         for frame in orphan.early:
             worker.receive(frame)
+        worker.redirect_access_log(self._access_log_fd)
         return worker
 
     async def _spawn(self, slot: _Slot) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
             inherited = [listener.fileno() for listener in slot.sockets]
-            if self.settings.access_log_fd >= 0:
-                inherited.append(self.settings.access_log_fd)
+            if self._access_log_fd >= 0:
+                inherited.append(self._access_log_fd)
             child = process.start(self.settings.command, theirs.fileno(), inherited)
         worker = slot.worker = Worker(
             slot.index,
@@ -201,7 +203,7 @@ class Workers:
             worker=slot.index,
             listeners=tuple(Listener(one.fileno(), str(bound_address(one))) for one in slot.sockets),
             limits=self.settings.limits,
-            access_log_fd=self.settings.access_log_fd,
+            access_log_fd=self._access_log_fd,
             handover_path=str(self._directory.socket_path(pid)),
             log_level=self.settings.log_level,
             log_format=self.settings.log_format,
@@ -213,6 +215,12 @@ class Workers:
         frame = frames.encode(update)
         for worker in self.all:
             worker.push(update, frame, names)
+
+    def redirect_access_log(self, descriptor: int) -> None:
+        """Lines of all workers, later ones too, go to ``descriptor``, or nowhere (-1); it must stay open."""
+        self._access_log_fd = descriptor
+        for worker in self.all:
+            worker.redirect_access_log(descriptor)
 
     async def take_in_stragglers(self) -> None:
         """Drive and drain workers of an earlier control process that were not waiting yet when we started."""
@@ -298,6 +306,7 @@ class Workers:
         for listener in orphan.listeners:
             listener.close()
         await worker.adopt(orphan.connection, orphan.hello, orphan.frames)
+        worker.redirect_access_log(self._access_log_fd)
 
     def _exited(self, worker: Worker, code: int | None) -> None:
         worker.disconnect()

@@ -25,6 +25,7 @@ from proxy.frames import ControlFrames
 from proxy.logs import emit
 from proxy.model import (
     PROTOCOL_VERSION,
+    AccessLogTarget,
     Applied,
     Connection,
     ConnectionPage,
@@ -39,6 +40,9 @@ from proxy.model import (
 )
 
 logger = logging.getLogger(__name__)
+
+
+_REDIRECT_AGAIN_S = 0.05
 
 
 class WorkerGone(GatewayError):
@@ -94,6 +98,8 @@ class Worker:
         self._behind = _Behind()
         self._synchronised = False
         self._in_flight: deque[_Sent] = deque()
+        self._access_log_fd = -1
+        self._redirecting = False
         self._query_ids = itertools.count(1)
         self._queries: dict[int, asyncio.Future[ConnectionPage]] = {}
         self.process = Process(pid, lambda code: on_exit(self, code), child)
@@ -146,6 +152,27 @@ class Worker:
             self._behind.mesh |= update.mesh is not None
         else:
             self._sent(update, frozenset(names), frame)
+
+    def redirect_access_log(self, descriptor: int) -> None:
+        """Its lines go to ``descriptor`` from now on, or nowhere (-1). The descriptor must stay open until the next
+        call: a worker that is behind gets it later."""
+        self._access_log_fd = descriptor
+        if not self._redirecting:
+            self._redirecting = True
+            self._redirect()
+
+    def _redirect(self) -> None:
+        frame = frames.encode(AccessLogTarget(self._access_log_fd >= 0))
+        channel = self._channel
+        if channel is None or not self.driven:
+            self._redirecting = False
+        elif self._access_log_fd < 0:
+            self._redirecting = False
+            channel.send(frame)
+        elif channel.send_descriptor(frame, self._access_log_fd):
+            self._redirecting = False
+        else:
+            asyncio.get_running_loop().call_later(_REDIRECT_AGAIN_S, self._redirect)
 
     def drain(self, timeout_s: float) -> None:
         self.draining = True

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from proxy.access_log import AccessLog, AccessRecord, timestamp
+from proxy.access_log import AccessLog
+from proxy.access_record import AccessRecord, timestamp
+from proxy.model import AccessLogFormat, LogPart
 
 
 def record(number: int, **fields: Any) -> AccessRecord:
@@ -36,7 +38,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 def test_lines_are_json_in_order(pipe: tuple[int, int]) -> None:
     log = AccessLog(pipe[1])
     for number in range(100):
-        log.write(record(number, bytes_received=number))
+        log.write(record(number, bytes_received=number), 0.0)
     log.close(10)
     lines = os.read(pipe[0], 1_000_000).splitlines()
     assert [json.loads(line)["number"] for line in lines] == list(range(100))
@@ -54,7 +56,7 @@ def test_lines_are_json_in_order(pipe: tuple[int, int]) -> None:
 def test_a_blocked_pipe_blocks_no_writer_and_the_loss_is_told(pipe: tuple[int, int]) -> None:
     log = AccessLog(pipe[1])
     for number in range(25_000):
-        log.write(record(number))
+        log.write(record(number), 0.0)
     assert log.dropped > 0
     received = bytearray()
     while b"access_log_lines_dropped" not in received:
@@ -69,7 +71,7 @@ def test_a_closed_pipe_is_survived() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     log = AccessLog(writing)
-    log.write(record(1))
+    log.write(record(1), 0.0)
     log.close(10)
     os.close(writing)
     assert log.dropped == 1
@@ -78,6 +80,46 @@ def test_a_closed_pipe_is_survived() -> None:
 def test_nowhere_is_nowhere() -> None:
     before = threading.active_count()
     log = AccessLog(-1)
-    log.write(record(1))
+    log.write(record(1), 0.0)
     log.close(1)
     assert threading.active_count() == before
+
+
+def test_later_lines_go_elsewhere_and_none_is_lost(pipe: tuple[int, int]) -> None:
+    former = os.pipe()
+    log = AccessLog(former[1])
+    log.write(record(1), 0.0)
+    log.redirect(pipe[1])
+    log.write(record(2), 0.0)
+    log.redirect(-1)
+    log.write(record(3), 0.0)
+    log.close(10)
+    assert not log.wanted
+    assert json.loads(os.read(former[0], 1_000_000))["number"] == 1
+    # The former descriptor was ours to close: its pipe has no writer left.
+    assert os.read(former[0], 1) == b""
+    os.close(former[0])
+    assert json.loads(os.read(pipe[0], 1_000_000))["number"] == 2
+    os.dup2(os.open(os.devnull, os.O_WRONLY), pipe[1])
+
+
+def test_a_log_that_went_nowhere_can_begin(pipe: tuple[int, int]) -> None:
+    log = AccessLog(-1)
+    log.redirect(-1)
+    log.redirect(os.dup(pipe[1]))
+    log.write(record(1), 0.0)
+    log.close(10)
+    assert json.loads(os.read(pipe[0], 1_000_000))["number"] == 1
+
+
+def test_lines_are_written_as_the_operator_says(pipe: tuple[int, int]) -> None:
+    log = AccessLog(pipe[1])
+    log.layout = AccessLogFormat(parts=(LogPart("n="), LogPart("", "CONNECTION_ID"), LogPart("\n")), listener=False)
+    log.write(record(1), 0.0)
+    log.write(record(2, service="db"), 0.0)
+    log.close(10)
+    # The first one came to no service.
+    assert os.read(pipe[0], 1_000_000) == b"n=2\n"
+    assert not log.wants_local_address
+    log.layout = AccessLogFormat(parts=(LogPart("", "DOWNSTREAM_LOCAL_PORT"),))
+    assert log.wants_local_address

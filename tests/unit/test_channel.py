@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator
 
@@ -79,3 +81,23 @@ async def test_a_slow_reader_makes_it_busy_and_is_told_of_when_it_reads_again(en
     await eventually(read_all)
     await eventually(lambda: ends.writable == 1)
     assert not channel.busy
+
+
+async def test_a_descriptor_travels_with_its_frame_and_waits_for_what_is_before_it(ends: Ends) -> None:
+    channel = await ends.open()
+    reading, writing = os.pipe()
+    assert channel.send_descriptor(b"frame", writing)
+    data, (received,), _, _ = await asyncio.to_thread(socket.recv_fds, ends.theirs, 100, 1)
+    assert data == b"frame"
+    os.write(received, b"through it")
+    assert os.read(reading, 100) == b"through it"
+    channel.send(b"x" * 10_000_000)
+    assert not channel.send_descriptor(b"frame", writing)
+    for descriptor in (reading, writing, received):
+        os.close(descriptor)
+
+
+async def test_a_closed_channel_swallows_a_descriptor(ends: Ends) -> None:
+    channel = await ends.open()
+    channel.close()
+    assert channel.send_descriptor(b"frame", 0)

@@ -40,7 +40,7 @@ def test_two_flags_are_enough() -> None:
     read = settings()
     assert (read.service, read.id, read.address, read.port) == ("gw", "gw", "10.0.0.5", 8443)
     assert (read.admin_address, read.admin_port, read.admin_port_chosen) == ("127.0.0.1", 19090, False)
-    assert (read.register, read.access_log, read.workers) == (True, "-", 0)
+    assert (read.register, read.access_log, read.workers) == (True, None, 0)
 
 
 def test_every_flag_reaches_its_setting() -> None:

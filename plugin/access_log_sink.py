@@ -1,0 +1,88 @@
+"""Where access log lines go: what the command line says, else what ``AccessLogs`` of proxy-defaults say.
+
+Opens the file here, once, so that workers need no path and no right to create files; they get its descriptor. A target
+that cannot be opened is reported, and the lines go on to where they went.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+
+from plugin.consul.api import AccessLogs
+from plugin.errors import StartError
+from proxy.logs import emit
+
+logger = logging.getLogger(__name__)
+
+STDOUT, STDERR, NOWHERE = "-", "stderr", "off"
+_STANDARD = {STDOUT: 1, STDERR: 2, NOWHERE: -1}
+_MODE = 0o640
+
+
+class AccessLogSink:
+    def __init__(self, chosen: str | None) -> None:
+        """``chosen`` is ``--access-log``; ``None`` leaves the choice to proxy-defaults.
+
+        :raises StartError: when the chosen file cannot be opened.
+        """
+        self._chosen = chosen
+        self._target: tuple[str, str] = _of_flag(chosen or STDOUT)
+        self.problem = ""
+        """Why proxy-defaults' target, or the file opened again, is not in use."""
+        self.redirect: Callable[[int], None] = lambda descriptor: None
+        """Called with the descriptor that takes the place of the former one; -1 is nowhere."""
+        try:
+            self.descriptor = _open(self._target)
+        except OSError as error:
+            raise StartError(f"cannot open the access log {chosen}: {error.strerror}; see --access-log") from error
+
+    def take(self, settings: AccessLogs | None) -> None:
+        """Follow proxy-defaults, unless the command line has chosen."""
+        if self._chosen is not None:
+            return
+        wanted = _of_entry(settings)
+        if wanted != self._target or self.problem:
+            self._switch(wanted)
+
+    def reopen(self) -> None:
+        """The file may have been moved away (log rotation)."""
+        if self._target[0] == "file":
+            self._switch(self._target)
+
+    def _switch(self, target: tuple[str, str]) -> None:
+        try:
+            opened = _open(target)
+        except OSError as error:
+            problem = f"the access log {target[1]} cannot be opened: {error.strerror}; lines go on to where they went"
+            if problem != self.problem:
+                emit(logger, logging.WARNING, "access_log.problem", problem)
+            self.problem = problem
+            return
+        former, self.descriptor = self.descriptor, opened
+        self._target, self.problem = target, ""
+        self.redirect(opened)
+        emit(logger, logging.INFO, "access_log.target", f"connections are logged to {target[1]}")
+        if former > 2:
+            os.close(former)
+
+
+def _of_flag(chosen: str) -> tuple[str, str]:
+    return ("standard", chosen) if chosen in (STDOUT, NOWHERE) else ("file", chosen)
+
+
+def _of_entry(settings: AccessLogs | None) -> tuple[str, str]:
+    if settings is None or not settings.enabled or settings.type in ("", "stdout"):
+        return "standard", STDOUT
+    return ("standard", STDERR) if settings.type == "stderr" else ("file", settings.path)
+
+
+def _open(target: tuple[str, str]) -> int:
+    """:raises OSError: when the file cannot be opened for appending."""
+    kind, where = target
+    if kind == "standard":
+        return _STANDARD[where]
+    # A pipe that nobody reads would hold us here for ever; a file does not mind.
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+    return os.open(where, flags, _MODE)

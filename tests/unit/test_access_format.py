@@ -1,0 +1,124 @@
+"""Values are those that Envoy writes at layer 4; nothing a client sends breaks a line."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from plugin.assemble.access_logs import access_log_choice
+from plugin.consul.api import AccessLogs
+from proxy.access_format import render, start_time
+from proxy.access_record import AccessRecord
+
+OPENED_AT_S = 1_700_000_000.25
+SERVER_NAME = "db.default.dc1.internal.x.consul"
+CARRIED: dict[str, Any] = {
+    "client": "127.0.0.1:50000",
+    "verdict": "allowed",
+    "reason": "client_eof",
+    "service": "db",
+    "server_name": SERVER_NAME,
+    "source": "spiffe://x.consul/ns/default/dc/dc1/svc/web",
+    "intention": "web => db (precedence 9)",
+    "precedence": 9,
+    "endpoint": "10.0.0.9:5432 (db.example.com)",
+    "tls": "TLSv1.3",
+    "local_address": "[::1]:8443",
+}
+
+
+def record(**fields: Any) -> AccessRecord:
+    numbers = {"worker": 1, "number": 7, "bytes_received": 3, "bytes_sent": 4, "duration_ms": 12.9}
+    return AccessRecord(
+        time="", **{**numbers, "client": "127.0.0.1:1", "verdict": "refused", "reason": "not_tls", **fields}
+    )
+
+
+def line(text: str = "", json_format: str = "", **fields: Any) -> str:
+    layout = access_log_choice(AccessLogs(enabled=True, text_format=text, json_format=json_format)).layout
+    assert layout is not None
+    return render(layout, record(**fields), OPENED_AT_S).decode()
+
+
+@pytest.mark.parametrize(
+    ("layout", "text"),
+    [
+        ("%START_TIME%", "2023-11-14T22:13:20.250Z"),
+        ("%START_TIME(%Y/%m/%dT%H:%M:%S%z %s)%", "2023/11/14T22:13:20+0000 1700000000"),
+        ("%START_TIME(%s.%3f)%", "1700000000.250"),
+        ("%BYTES_RECEIVED% %BYTES_SENT% %DURATION% 100%%", "3 4 12 100%"),
+        ("%DOWNSTREAM_REMOTE_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", "127.0.0.1:50000 127.0.0.1"),
+        ("%DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%", "[::1]:8443 ::1"),
+        ("%DOWNSTREAM_LOCAL_PORT% %UPSTREAM_REMOTE_PORT%", "8443 5432"),
+        ("%UPSTREAM_HOST% %UPSTREAM_CLUSTER%", f"10.0.0.9:5432 {SERVER_NAME}"),
+        ("%REQUESTED_SERVER_NAME% %DOWNSTREAM_TLS_VERSION%", f"{SERVER_NAME} TLSv1.3"),
+        ("%DOWNSTREAM_PEER_URI_SAN%", "spiffe://x.consul/ns/default/dc/dc1/svc/web"),
+        ("%RESPONSE_FLAGS% %CONNECTION_TERMINATION_DETAILS% %RESPONSE_CODE%", "- - 0"),
+        ("%REQ(:METHOD)% %RESP(A?B):9% %PROTOCOL% %ROUTE_NAME%", "- - - -"),
+        ("%CONSUL_TGW_VERDICT% %CONSUL_TGW_REASON% %CONSUL_TGW_SERVICE%", "allowed client_eof db"),
+        ("%CONSUL_TGW_INTENTION% %CONSUL_TGW_PRECEDENCE%", "web => db (precedence 9) 9"),
+    ],
+)
+def test_each_operator_has_its_value(layout: str, text: str) -> None:
+    assert line(layout, **CARRIED) == text + "\n"
+
+
+def test_a_line_has_exactly_one_end() -> None:
+    assert line("x\n") == line("x") == "x\n"
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"reason": "unknown_server_name", "server_name": "x"}, "NC - - -"),
+        ({"reason": "not_tls", "detail": "no TLS record"}, "NC - - no_TLS_record"),
+        ({"reason": "no_endpoints"}, "UH - - -"),
+        (
+            {"reason": "dial_failed", "detail": "10.0.0.9:1: Connection refused"},
+            "UF,URX - 10.0.0.9:1:_Connection_refused -",
+        ),
+        ({"reason": "denied", "verdict": "denied"}, "- rbac_access_denied_matched_policy[none] - -"),
+        (
+            {"reason": "denied", "verdict": "denied", "precedence": 9, "intention": "web => db (precedence 9)"},
+            "- rbac_access_denied_matched_policy[web_=>_db] - -",
+        ),
+    ],
+)
+def test_why_a_connection_failed(fields: dict[str, Any], text: str) -> None:
+    layout = (
+        "%RESPONSE_FLAGS% %CONNECTION_TERMINATION_DETAILS% %UPSTREAM_TRANSPORT_FAILURE_REASON%"
+        " %DOWNSTREAM_TRANSPORT_FAILURE_REASON%"
+    )
+    assert line(layout, **fields) == text + "\n"
+
+
+def test_json_keeps_numbers_and_knows_null() -> None:
+    layout = {
+        "z": "%BYTES_SENT%",
+        "a": "%UPSTREAM_HOST%",
+        "mixed": "%DURATION% ms to %UPSTREAM_HOST%, 100%%",
+        "nested": {"x": ["%BYTES_RECEIVED%", 1, True, None, "plain"]},
+    }
+    written = line(json_format=json.dumps(layout))
+    assert json.loads(written) == {
+        "a": None,
+        "mixed": "12 ms to -, 100%",
+        "nested": {"x": [3, 1, True, None, "plain"]},
+        "z": 4,
+    }
+    assert written.startswith('{"a":null,"mixed":')
+    assert written.endswith("}\n")
+
+
+def test_what_a_client_sends_breaks_no_line() -> None:
+    hostile = 'a"b\nc\x1b\u2028'
+    assert line("%REQUESTED_SERVER_NAME%", server_name=hostile) == 'a"b\\x0ac\\x1b\\x2028\n'
+    written = line(json_format='{"n":"%REQUESTED_SERVER_NAME%","m":"<%REQUESTED_SERVER_NAME%>"}', server_name=hostile)
+    assert written.count("\n") == 1
+    assert json.loads(written) == {"n": hostile, "m": f"<{hostile}>"}
+
+
+def test_fractions_of_a_second() -> None:
+    assert start_time("%f %1f %6f %% %s", 1_700_000_000.852246) == "852246000 8 852246 % 1700000000"
