@@ -198,6 +198,10 @@ class Watch(Generic[T]):
         self.index = 0
         self._not_before_s = 0.0
 
+    def is_outdated_by(self, reply: Reply) -> bool:
+        """Whether a reply that somebody else got to the same question says something else than the newest one here."""
+        return self.known and _digest(reply) != self._digest
+
     def _succeeded(self, now_s: float, pause_s: float) -> None:
         self.problem = None
         self.note = ""
@@ -206,13 +210,15 @@ class Watch(Generic[T]):
         self._not_before_s = now_s + pause_s
 
     def _take(self, reply: Reply) -> bool:
-        absent = reply.status == 404
-        digest = b"" if absent else hashlib.blake2b(reply.body, digest_size=16).digest()
-        if reply.filtered:
-            digest += b"filtered"
+        absent, digest = reply.status == 404, _digest(reply)
         if self.known and digest == self._digest:
             return False
         value = None if absent else self._decode(reply)
         changed = not self.known or value != self.value
         self.value, self._digest, self.known = value, digest, True
         return changed
+
+
+def _digest(reply: Reply) -> bytes:
+    content = b"" if reply.status == 404 else hashlib.blake2b(reply.body, digest_size=16).digest()
+    return content + b"filtered" if reply.filtered else content

@@ -72,7 +72,7 @@ class Observer:
         )
         self._lists = self._make_list_pollers()
         self._pollers = [self._linked_rows, *self._make_pollers(), *self._lists]
-        self._rights = RightsWatcher(client, lambda: self._linked_rows.watch.filtered)
+        self._rights = RightsWatcher(client, endpoints.gateway_services(gateway), self._linked_rows.watch)
         client.refusals.listen(self._rights_changed)
 
     async def run(self) -> None:

@@ -7,35 +7,32 @@ ends neither for another token nor for another policy. It only notices; :mod:`pl
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
-from collections.abc import Callable
+from typing import Any
 
-from plugin.consul import endpoints
 from plugin.consul.client import ConsulClient
+from plugin.consul.watch import Watch
 from plugin.errors import ConfigError, GatewayError
 
 TOKEN_CHECK_S = 0.5
-POLICY_CHECK_S = 2.0
+LIST_CHECK_S = 2.0
 
 
 class RightsWatcher:
-    def __init__(self, client: ConsulClient, partial: Callable[[], bool]) -> None:
-        """``partial`` says whether an answer that matters lacks rows because of the token."""
+    def __init__(self, client: ConsulClient, path: str, watch: Watch[Any]) -> None:
+        """``watch`` is the one on ``path``, a list of which Consul leaves out what the token may not read."""
         self._client = client
-        self._partial = partial
+        self._path = path
+        self._watch = watch
         self._changes = client.transport.token.changes
-        self._policies = b""
         self._looked_s = 0.0
 
     async def run(self) -> None:
         while True:
             await asyncio.sleep(TOKEN_CHECK_S)
             self._look_at_token()
-            if not self._partial():
-                self._policies = b""
-            elif time.monotonic() - self._looked_s >= POLICY_CHECK_S:
-                await self._look_at_policies()
+            if self._watch.filtered and time.monotonic() - self._looked_s >= LIST_CHECK_S:
+                await self._look_at_list()
 
     def _look_at_token(self) -> None:
         token = self._client.transport.token
@@ -46,19 +43,14 @@ class RightsWatcher:
             return
         if token.changes != self._changes:
             self._changes = token.changes
-            self._policies = b""
             self._client.refusals.rights_changed(time.monotonic())
 
-    async def _look_at_policies(self) -> None:
-        """``GET /v1/acl/token/self?expanded``, which every token may read: its policies with their rules (Consul 1.12
-        and later). Only a digest is kept, since the token itself is in it, too."""
+    async def _look_at_list(self) -> None:
+        """A token may not read its own policies, so the list itself shows that they have changed."""
         self._looked_s = time.monotonic()
         try:
-            reply = await self._client.blocking_get(endpoints.TOKEN_SELF, (("expanded", "true"),))
+            reply = await self._client.blocking_get(self._path)
         except GatewayError:
             return
-        policies = hashlib.blake2b(reply.body, digest_size=16).digest()
-        before, self._policies = self._policies, policies
-        # The first time, too: they may have changed since the answer that lacks rows.
-        if before != policies:
+        if self._watch.filtered and self._watch.is_outdated_by(reply):
             self._client.refusals.rights_changed(time.monotonic())

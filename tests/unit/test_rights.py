@@ -10,10 +10,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from aiohttp import web
 
 from plugin import tasks
-from plugin.consul import endpoints
 from plugin.consul.client import ConsulClient
 from plugin.consul.poller import Poller
 from plugin.consul.watch import News
@@ -99,31 +97,38 @@ async def test_a_lifted_refusal_is_told_to_all(fake: FakeConsul) -> None:
             assert told.is_set()
 
 
-async def test_another_token_and_another_policy_are_noticed(
+async def test_another_token_and_rows_that_appear_are_noticed(
     fake: FakeConsul, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rights, "TOKEN_CHECK_S", 0.01)
-    monkeypatch.setattr(rights, "POLICY_CHECK_S", 0.02)
+    monkeypatch.setattr(rights, "LIST_CHECK_S", 0.02)
     file = tmp_path / "token"
     file.write_text("first")
-    partial, told = False, list[int]()
-    fake.values[endpoints.TOKEN_SELF] = {"ExpandedPolicies": [{"Rules": "old"}]}
-    async with ConsulClient(ConsulSettings(address=fake.address, token_file=file)) as client:
-        client.transport.token.current()
+    told: list[int] = []
+    async with (
+        ConsulClient(ConsulSettings(address=fake.address, token_file=file)) as client,
+        polling(client) as (
+            poller,
+            _,
+        ),
+    ):
+        await eventually(lambda: poller.watch.known)
         client.refusals.listen(lambda: told.append(1))
-        task = tasks.spawn(RightsWatcher(client, lambda: partial).run(), name="rights")
+        task = tasks.spawn(RightsWatcher(client, PATH, poller.watch).run(), name="rights")
         file.write_text("second")
         await eventually(lambda: len(told) == 1)
-        assert fake.asked(endpoints.TOKEN_SELF) == []
-        partial = True
-        await eventually(lambda: len(fake.asked(endpoints.TOKEN_SELF)) >= 3)
-        assert len(told) == 2, "once, for what changed before the first look"
-        fake.values[endpoints.TOKEN_SELF] = lambda _: web.Response(status=403, text="ACL not found")
-        asked = len(fake.asked(endpoints.TOKEN_SELF))
-        await eventually(lambda: len(fake.asked(endpoints.TOKEN_SELF)) >= asked + 3)
-        assert len(told) == 2
-        fake.values[endpoints.TOKEN_SELF] = {"ExpandedPolicies": [{"Rules": "new"}]}
-        await eventually(lambda: len(told) == 3)
-        assert all("expanded" in request.query for request in fake.asked(endpoints.TOKEN_SELF))
+        assert not poller.watch.filtered
+        fake.headers[FILTERED] = "true"
+        await fake.put(PATH, ["a", "b"])
+        await eventually(lambda: poller.watch.filtered)
+        asked = len(fake.asked(PATH))
+        await eventually(lambda: len(fake.asked(PATH)) >= asked + 3)
+        assert len(told) == 1, "what is left out stays left out"
+        fake.fail(PATH, *[status(403, "ACL not found")] * 2)
+        asked = len(fake.asked(PATH))
+        await eventually(lambda: len(fake.asked(PATH)) >= asked + 4)
+        assert len(told) == 1
+        fake.values[PATH] = ["a", "b", "c"]
+        await eventually(lambda: len(told) >= 2)
         task.cancel()
         await asyncio.wait([task])
