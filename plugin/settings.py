@@ -118,6 +118,8 @@ class GatewaySettings:
     """``text`` or ``json``."""
     dns_servers: tuple[HostPort, ...] = ()
     """What resolves the hostnames of external services; empty: the name servers of ``/etc/resolv.conf``."""
+    user: str = ""
+    """Whom to become before anything else is done; empty: nobody."""
     runtime_dir: Path | None = None
     """Where hand-over sockets live; ``None``: chosen by the environment."""
 

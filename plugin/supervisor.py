@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+from plugin import privileges
 from plugin.access_log_sink import AccessLogSink
 from plugin.addresses import HostPort, bind_addresses
 from plugin.admin.app import AdminServer, build_app
@@ -51,6 +52,8 @@ TURN_AWAY_S = 1.0
 
 def run_gateway(settings: GatewaySettings) -> int:
     """Run until a signal; returns the exit code. :raises GatewayError: when it cannot be started."""
+    if settings.user:
+        privileges.become(settings.user)
     return asyncio.run(_run(settings))
 
 
@@ -193,6 +196,8 @@ class Supervisor:
         wanted = HostPort(settings.admin_address, settings.admin_port)
         admin = await self._admin.start(wanted, chosen=settings.admin_port_chosen)
         await self._workers.start()
+        if settings.user:
+            privileges.no_more_ports()
         self._directory.write_admin_address(str(admin))
         addresses = ", ".join(map(str, self._workers.addresses()))
         message = f"{settings.service} listens on {addresses} with {len(self._workers.all)} workers"

@@ -73,6 +73,12 @@ from proxy import logs
     help="Resolves hostnames of external services; may be repeated. Default: the name servers of /etc/resolv.conf.",
 )
 @click.option(
+    "--user",
+    default="",
+    metavar="NAME",
+    help="Become this user (as root), keeping only the right to bind ports below 1024 until they are bound.",
+)
+@click.option(
     "--runtime-dir", type=click.Path(path_type=Path), help="Lock and hand-over sockets. Default: chosen by the system."
 )
 def run(**options: Any) -> int:
@@ -120,6 +126,7 @@ def gateway_settings(options: dict[str, Any]) -> GatewaySettings:
         log_level=options["log_level"],
         log_format=options["log_format"],
         dns_servers=tuple(HostPort.parse(text, what="--dns-server") for text in options["dns_server"]),
+        user=options["user"],
         runtime_dir=options["runtime_dir"],
     )
 

@@ -1,0 +1,69 @@
+"""``--user`` as root uses it: a low port is bound, and nothing of root is left."""
+
+from __future__ import annotations
+
+import pwd
+import re
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from plugin.dev.consul_agent import ConsulAgent
+from plugin.dev.gateway import Gateway
+from plugin.dev.processes import can_connect
+from plugin.errors import StartError
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+NOBODY = pwd.getpwnam("nobody")
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Where nobody may write: pytest's own folders are closed to other users."""
+    path = Path(tempfile.mkdtemp(prefix="consul-tgw-user-"))
+    shutil.chown(path, NOBODY.pw_uid, NOBODY.pw_gid)
+    yield path
+    shutil.rmtree(path)
+
+
+def low_port() -> int:
+    for port in range(1023, 600, -1):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no port below 1024 is free")
+
+
+def status_of(pid: int) -> dict[str, str]:
+    text = Path(f"/proc/{pid}/status").read_text()
+    return dict(re.findall(r"^(\w+):\s+(.*)$", text, re.MULTILINE))
+
+
+async def test_it_binds_a_low_port_and_nothing_of_root_is_left(consul_agent: ConsulAgent, folder: Path) -> None:
+    port = low_port()
+    gateway = Gateway(consul_agent, folder, "user-low", port=port, arguments=["--user", "nobody"])
+    async with gateway:
+        assert can_connect("127.0.0.1", port)
+        assert gateway.child is not None
+        workers = gateway.worker_pids()
+        assert workers
+        for pid in (gateway.child.pid, *workers):
+            status = status_of(pid)
+            assert set(status["Uid"].split()) == {str(NOBODY.pw_uid)}
+            assert set(status["Gid"].split()) == {str(NOBODY.pw_gid)}
+            assert {int(status[field], 16) for field in ("CapPrm", "CapEff", "CapInh", "CapAmb")} == {0}
+        assert gateway.access_log_path.stat().st_uid == NOBODY.pw_uid
+
+
+async def test_a_user_who_does_not_exist_is_named(consul_agent: ConsulAgent, folder: Path) -> None:
+    gateway = Gateway(consul_agent, folder, "user-absent", arguments=["--user", "no-such-user"])
+    with pytest.raises(StartError, match="--user no-such-user: there is no such user on this host"):
+        await gateway.start()
