@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,12 @@ ROTATION_S = 60.0
 
 @asynccontextmanager
 async def serving(
-    work_dir: Path, backend: ExternalService, *, extra_hcl: str = ""
+    work_dir: Path, backend: ExternalService, *, extra_hcl: str = "", arguments: Sequence[str] = ()
 ) -> AsyncIterator[tuple[OldConsulAgent, Gateway]]:
     """Default allow."""
     async with OldConsulAgent(work_dir / "consul", extra_hcl=extra_hcl) as agent:
         await Links(agent, GATEWAY).add(SERVICE, backend.port)
-        async with Gateway(agent, work_dir, GATEWAY, workers=2) as gateway:
+        async with Gateway(agent, work_dir, GATEWAY, workers=2, arguments=arguments) as gateway:
             await serves(gateway, SERVICE)
             yield agent, gateway
 
@@ -73,10 +73,15 @@ async def carries(connection: MeshConnection, exchanges: int) -> None:
         assert await connection.exchange(message) == message
 
 
+@pytest.mark.parametrize("arguments", [(), ("--no-register",)], ids=["registered", "unregistered"])
 async def test_a_new_root_is_not_felt(
-    backend: ExternalService, work_dir: Path, record_testsuite_property: Callable[[str, object], None]
+    arguments: tuple[str, ...],
+    backend: ExternalService,
+    work_dir: Path,
+    record_testsuite_property: Callable[[str, object], None],
 ) -> None:
-    async with serving(work_dir, backend) as (agent, gateway), AsyncExitStack() as stack:
+    """For a gateway that is registered the agent renews leaves by itself; else only because it is asked and held."""
+    async with serving(work_dir, backend, arguments=arguments) as (agent, gateway), AsyncExitStack() as stack:
         old = [await MeshClient.of(agent, source) for source in SOURCES]
         before = await served_serial(old[0], gateway)
         live = [
