@@ -65,6 +65,8 @@ async def test_only_the_own_entry_links(fake: FakeConsul) -> None:
         await eventually(lambda: store.linked() == (ServiceName("db"),))
         await eventually(lambda: store.service_facts(ServiceName("db")).instances.known)
         await eventually(lambda: store.service_facts(ServiceName("db")).intentions.known)
+        await eventually(lambda: store.mesh_facts().roots.known)
+        await eventually(lambda: store.service_facts(ServiceName("db")).leaf.problem)
         states = {state.name: state for state in observer.watch_states()}
         assert {
             "terminating-gateway entry",
