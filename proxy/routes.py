@@ -55,6 +55,8 @@ class RouteTable:
         self.generation = 0
         self.mesh: Mesh | None = None
         self.front: FrontContext | None = None
+        self._spoken: Mesh | None = None
+        """Whose TLS settings the front context has: the newest that could be used."""
         self._client_trusts: dict[str, ClientTrust] = {}
         """By peer; ``""`` is the local mesh."""
         self._services: dict[ServiceName, ServiceState] = {}
@@ -93,10 +95,13 @@ class RouteTable:
 
     def _take_mesh(self, mesh: Mesh, problems: list[Problem]) -> None:
         former, self.mesh = self.mesh, mesh
+        spoken = self._spoken
         try:
             self.front = FrontContext(mesh, self._select, self._object_to)
+            self._spoken = mesh
         except MaterialError as error:
             problems.append(Problem(None, str(error)))
+        tls_changed = _tls_settings(spoken) != _tls_settings(self._spoken)
         trust_changed = former is None or (former.roots_pem, former.peer_bundles) != (
             mesh.roots_pem,
             mesh.peer_bundles,
@@ -105,7 +110,7 @@ class RouteTable:
             self._take_roots(mesh, problems)
         for state in self._services.values():
             state.policy = Policy.compile(state.service, mesh)
-            state.stale = state.stale or trust_changed
+            state.stale = state.stale or trust_changed or tls_changed
 
     def _take_roots(self, mesh: Mesh, problems: list[Problem]) -> None:
         roots = {bundle.peer: bundle.roots_pem for bundle in mesh.peer_bundles} | {"": mesh.roots_pem}
@@ -178,12 +183,16 @@ class RouteTable:
         contexts: dict[str, ServiceContext] = {}
         for peer in peers & set(self._client_trusts):
             try:
-                contexts[peer] = ServiceContext(state.service.leaf, self._client_trusts[peer])
+                contexts[peer] = ServiceContext(state.service.leaf, self._client_trusts[peer], self._spoken)
             except MaterialError as error:
                 problems.append(Problem(state.service.name, str(error)))
                 if peer in state.contexts:
                     contexts[peer] = state.contexts[peer]
         state.contexts = contexts
+
+
+def _tls_settings(mesh: Mesh | None) -> tuple[object, ...]:
+    return () if mesh is None else (mesh.tls_min_version, mesh.tls_max_version, mesh.cipher_suites)
 
 
 def _take_upstream_tls(state: ServiceState, former: UpstreamTLS | None, problems: list[Problem]) -> None:

@@ -79,10 +79,15 @@ def _base_context(method: int) -> SSL.Context:
 class ServiceContext:
     """What one linked service presents and trusts; chosen by server name during the handshake."""
 
-    def __init__(self, leaf: Leaf, client_trust: ClientTrust) -> None:
-        """:raises MaterialError: when the leaf cannot be used."""
+    def __init__(self, leaf: Leaf, client_trust: ClientTrust, mesh: Mesh | None = None) -> None:
+        """``mesh`` restricts what TLS is spoken, as on the front context: a session takes its ciphers from here.
+
+        :raises MaterialError: when the leaf or the mesh's TLS settings cannot be used.
+        """
         self.client_trust = client_trust
         self.context = _base_context(SSL.TLS_SERVER_METHOD)
+        if mesh is not None:
+            _restrict(self.context, mesh.tls_min_version, mesh.tls_max_version, mesh.cipher_suites)
         present(self.context, leaf.certificate_chain_pem, leaf.private_key_pem, f"the leaf {leaf.spiffe_id}")
 
 

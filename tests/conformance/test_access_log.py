@@ -161,9 +161,11 @@ async def test_changed(stand: Stand) -> Observation:
     envoy={"linked service": "refused", "line": "", "reported": False},
     ours={"linked service": "echo", "line": f"LINE {NAME} nope=- sent=4", "reported": True},
     decision="018",
-    own_consul=before(TextFormat="LINE %REQUESTED_SERVER_NAME% nope=%NOPE% sent=%BYTES_SENT%"),
+    own_consul={},
 )
 async def test_unknown_operator(stand: Stand) -> Observation:
+    text = "LINE %REQUESTED_SERVER_NAME% nope=%NOPE% sent=%BYTES_SENT%"
+    await stand.agent.write_config(logging(TextFormat=text))
     backend = await stand.backend()
     await stand.register("db", backend.port)
     await stand.intention("web", "db")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from OpenSSL import SSL
 
 from proxy.model import Action, Leaf, PeerBundle, ServerName, ServiceName, Update, UpstreamTLS
 from proxy.routes import RouteTable
@@ -98,3 +99,24 @@ def test_services_before_the_mesh_are_refused_and_named(mesh: HandMadeMesh) -> N
     _, _, problems = table.apply(Update(1, None, (mesh.service("a"),)))
     assert [str(problem.service) for problem in problems] == ["a"]
     assert table.accept() is None
+
+
+def test_cipher_suites_of_the_mesh_are_those_of_every_service(mesh: HandMadeMesh) -> None:
+    def suites(table: RouteTable) -> set[str]:
+        state = table.state(ServiceName("a"))
+        assert state is not None
+        table._select(sni("a"))
+        ciphers = SSL.Connection(state.contexts[""].context, None).get_cipher_list()
+        return {cipher for cipher in ciphers if not cipher.startswith("TLS_")}
+
+    table = RouteTable()
+    one = "ECDHE-ECDSA-AES256-GCM-SHA384"
+    settings = mesh.settings()
+    table.apply(Update(1, msgspec.structs.replace(settings, cipher_suites=(one,)), (mesh.service("a"),)))
+    assert suites(table) == {one}
+    # What OpenSSL does not know leaves what was in force, and is reported.
+    _, _, problems = table.apply(Update(2, msgspec.structs.replace(settings, cipher_suites=("NONSENSE",))))
+    assert "NONSENSE" in problems[0].message
+    assert suites(table) == {one}
+    table.apply(Update(3, settings))
+    assert len(suites(table)) > 1
