@@ -83,6 +83,7 @@ class Resolver:
         self._group: asyncio.TaskGroup | None = None
         self._channel: aiodns.DNSResolver | None = None
         self._channel_since_s = 0.0
+        self._channel_age_s = min(ceiling_s, retry_s[1])
         self._users: dict[aiodns.DNSResolver, int] = {}
         self._free = asyncio.Semaphore(_AT_ONCE)
 
@@ -210,11 +211,11 @@ class Resolver:
     @contextlib.asynccontextmanager
     async def _borrowed_channel(self) -> AsyncIterator[aiodns.DNSResolver]:
         """A channel that failed is given up, so that the next one reads /etc/resolv.conf as it is then. So is an old
-        one: it remembers answers for as long as their TTL says, also beyond the ceiling. A channel that was given up is
-        closed when the last question that it carries has ended."""
+        one: it remembers answers for as long as their TTL says, also beyond the ceiling, and that a name has no address for
+        an hour. A channel that was given up is closed when the last question that it carries has ended."""
         now_s = time.monotonic()
         former, channel = self._channel, self._channel
-        if channel is None or now_s - self._channel_since_s >= self._ceiling_s:
+        if channel is None or now_s - self._channel_since_s >= self._channel_age_s:
             channel = self._channel = self._make_channel()
             self._channel_since_s = now_s
         self._users[channel] = self._users.get(channel, 0) + 1

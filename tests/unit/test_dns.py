@@ -152,7 +152,6 @@ async def test_an_unknown_name_is_a_problem_with_a_remedy_and_is_asked_again() -
             server.records["nobody.example"] = ["127.0.0.2"]
             await watched.until_changed()
             assert watched.resolver.fact("nobody.example").value == ("127.0.0.2",)
-    assert watched.channels == 1, "an answer is no reason for another channel"
 
 
 async def test_a_silent_server_is_a_problem_after_the_deadline() -> None:
@@ -253,7 +252,8 @@ async def test_a_family_that_is_gone_is_dropped() -> None:
 @pytest.mark.parametrize("what", ["deleted", "without addresses"])
 async def test_a_name_that_is_gone_keeps_its_last_addresses_and_is_told(what: str) -> None:
     async with dns_server(db_example=["127.0.0.2"]) as server:
-        watched = Watched(server)
+        server.ttl_s = 0
+        watched = Watched(server, ceiling_s=3_600.0)
         async with watched.running():
             watched.resolver.set_names(["db.example"])
             await watched.until("db.example", "127.0.0.2")

@@ -180,3 +180,38 @@ def test_waiting_for_several_ends_as_waiting_for_one_does(pair: Pair, ending: ty
         assert len(story.ended) == 1
 
     run(poller, scene())
+
+
+def test_what_was_not_the_first_disturbs_no_later_wait(pair: Pair) -> None:
+    """Neither a socket that becomes ready too late, nor the time that was not used up."""
+    poller = Poller()
+
+    async def scene() -> None:
+        story = Story(poller)
+        filled, idle = pair
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                filled.send(bytes(65_536))
+        silent, speaker = socket.socketpair()
+        heard: list[bytes] = []
+
+        async def wait() -> None:
+            assert await story.steps.first_writable((filled, idle), 0.05) is idle
+            await story.steps.readable(silent)
+            heard.append(silent.recv(9))
+
+        with silent, speaker:
+            silent.setblocking(False)
+            story.steps.run(wait())
+            await asyncio.sleep(0)
+            idle.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    idle.recv(1 << 20)
+            await asyncio.sleep(0.2)
+            assert not story.ended
+            speaker.send(b"hello")
+            await eventually(lambda: story.ended)
+            assert (story.ended, heard) == ([None], [b"hello"])
+
+    run(poller, scene())
