@@ -37,13 +37,16 @@ class Gateway(Launcher):
         arguments: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         bound_port: int | None = None,
+        choose_access_log: bool = True,
     ) -> None:
-        """``bound_port`` is a port it listens on, if ``port`` is not."""
+        """``bound_port`` is a port it listens on, if ``port`` is not; without ``choose_access_log``, proxy-defaults say
+        where the access log is."""
         self.agent = agent
         self.name = name
         self.address = "127.0.0.1"
         self.port = port or free_ports(1)[0]
         self._bound_port = bound_port or self.port
+        self._choose_access_log = choose_access_log
         self.admin_port = admin_port or free_ports(1)[0]
         self.workers = workers
         self.access_log_path = work_dir / f"{name}.access.log"
@@ -74,7 +77,9 @@ class Gateway(Launcher):
     def _command(self) -> list[str]:
         command = [sys.executable, "-m", "plugin", "run", f"--service={self.name}"]
         command += [f"--address={self.address}:{self.port}", f"--admin-address=127.0.0.1:{self.admin_port}"]
-        command += [f"--workers={self.workers}", f"--access-log={self.access_log_path}"]
+        command += [f"--workers={self.workers}"]
+        if self._choose_access_log:
+            command.append(f"--access-log={self.access_log_path}")
         command += [f"--drain-timeout={self._drain_timeout_s}", f"--runtime-dir={self._work_dir / 'run'}"]
         return command + self._arguments
 

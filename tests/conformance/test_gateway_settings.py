@@ -55,7 +55,7 @@ async def defined(
     else:
         arguments = ["--no-register"]
         gateway = Gateway(stand.agent, stand.folder / "gateway", name, port=port, bound_port=bound, arguments=arguments)
-    own = Stand(stand.agent, gateway, Links(stand.agent, name), stand.folder / "own")
+    own = Stand(stand.agent, gateway, Links(stand.agent, name), stand.folder / "own", stand.dns)
     async with own:
         backend = await own.backend()
         await own.register("db", backend.port)
