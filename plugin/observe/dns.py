@@ -211,8 +211,8 @@ class Resolver:
     @contextlib.asynccontextmanager
     async def _borrowed_channel(self) -> AsyncIterator[aiodns.DNSResolver]:
         """A channel that failed is given up, so that the next one reads /etc/resolv.conf as it is then. So is an old
-        one: it remembers answers for as long as their TTL says, also beyond the ceiling, and that a name has no address for
-        an hour. A channel that was given up is closed when the last question that it carries has ended."""
+        one: it remembers answers for as long as their TTL says, also beyond the ceiling, and for an hour that a name
+        has no address. A channel that was given up is closed when the last question that it carries has ended."""
         now_s = time.monotonic()
         former, channel = self._channel, self._channel
         if channel is None or now_s - self._channel_since_s >= self._channel_age_s:
