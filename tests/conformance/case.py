@@ -94,8 +94,8 @@ def conformance(
         async def run_on(stands: Stands) -> None:
             row = Row(case, *await _observe(body, stands))
             TABLE.rows.append(row)
-            assert row.envoy == case.envoy, "Envoy does not do what the case says"
-            assert row.ours == case.ours, "consul-tgw does not do what the case says"
+            assert row.envoy == case.envoy, f"Envoy: {row.envoy!r}, the case says {case.envoy!r}"
+            assert row.ours == case.ours, f"consul-tgw: {row.ours!r}, the case says {case.ours!r}"
 
         async def on_shared(stands: Stands) -> None:
             await run_on(stands)
