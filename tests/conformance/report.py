@@ -39,7 +39,7 @@ def _line(row: Row) -> str:
         (path,) = _DECISIONS.glob(f"{case.decision}-*.md")
         verdict = f"better ([{case.decision}](decisions/{path.name}))"
     ours = "the same" if row.verdict is Verdict.SAME else _facts(row.ours)
-    return f"| {_cell(case.sentence)} | {verdict} | {_cell(_facts(row.envoy))} | {_cell(ours)} |"
+    return f"| {cell(case.sentence)} | {verdict} | {cell(_facts(row.envoy))} | {cell(ours)} |"
 
 
 def _facts(observation: Observation | str) -> str:
@@ -58,5 +58,6 @@ def _value(value: Any) -> str:
     return str(value)
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """``text`` as one cell of a table."""
     return " ".join(text.split()).replace("|", "\\|")

@@ -57,11 +57,8 @@ class Case:
     @property
     def mesh(self) -> MeshFacts:
         facts = self.content["mesh"]
-        return MeshFacts(
-            datacenter=facts.get("datacenter", ""),
-            proxy_config=facts.get("proxy_config", {}),
-            **_decoded(facts, _MESH_FACTS),
-        )
+        known: dict[str, Any] = _decoded(facts, _MESH_FACTS)
+        return MeshFacts(datacenter=facts.get("datacenter", ""), proxy_config=facts.get("proxy_config", {}), **known)
 
     @property
     def service(self) -> ServiceFacts:

@@ -159,8 +159,8 @@ class MeshClient:
         maximum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
         local_address: str = "",
     ) -> MeshConnection:
-        """``server_name`` is sent as SNI, whole; ``None`` sends none. ``local_address`` is the IP address that the other
-        side sees: on loopback, any of 127.0.0.0/8.
+        """``server_name`` is sent as SNI, whole; ``None`` sends none. ``local_address`` is the IP address that the
+        other side sees: on loopback, any of 127.0.0.0/8.
 
         With TLS 1.3 a refusal of the client's certificate arrives after the handshake: see :meth:`refusal`.
 

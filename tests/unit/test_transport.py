@@ -9,6 +9,7 @@ import ssl
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -133,7 +134,7 @@ async def test_consul_ce_never_hears_of_default_tenancy() -> None:
 
 
 @pytest.mark.parametrize("tenancy", [{"namespace": "team"}, {"partition": "west"}])
-async def test_consul_enterprise_hears_of_default_tenancy_too(tenancy: dict[str, str]) -> None:
+async def test_consul_enterprise_hears_of_default_tenancy_too(tenancy: dict[str, Any]) -> None:
     """Left out, they would mean those of the settings or of the token."""
     async with FakeConsul() as fake:
         transport = Transport(ConsulSettings(address=fake.address, **tenancy))
