@@ -116,7 +116,7 @@ async def test_sighup_reads_the_files_of_the_links_again(
                 authority.write(tmp_path, "ca")
                 os.kill(pid_of(gateway), signal.SIGHUP)
                 await eventually(
-                    lambda: "reading the files of all links again" in gateway.log_path.read_text(),
+                    lambda: "reading the files of all links" in gateway.log_path.read_text(),
                     what="SIGHUP is taken",
                 )
                 await let_in(client, gateway, "signals-hup-db")

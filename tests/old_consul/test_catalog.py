@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -80,13 +82,26 @@ async def test_a_critical_instance_is_left_out(
                 assert await connection.exchange(b"ping") == b"ping"
 
 
+@asynccontextmanager
+async def everything_linked(agent: OldConsulAgent, gateway_name: str) -> AsyncIterator[Links]:
+    """Link ``*`` for a while: it would concern the services of every other test."""
+    links = Links(agent, gateway_name)
+    await links.set("*")
+    try:
+        yield links
+    finally:
+        await links.remove("*")
+
+
 async def test_a_wildcard_link_follows_the_catalog(
     old_agent: OldConsulAgent, client: MeshClient, backend: ExternalService, work_dir: Path
 ) -> None:
     service = "old-any"
     await old_agent.write_intention(SOURCE, service)
-    await Links(old_agent, "old-any-gateway").set("*")
-    async with Gateway(old_agent, work_dir, "old-any-gateway") as gateway:
+    async with (
+        everything_linked(old_agent, "old-any-gateway"),
+        Gateway(old_agent, work_dir, "old-any-gateway") as gateway,
+    ):
         assert "UNRECOGNIZED_NAME" in await refusal(client, gateway, service)
         await old_agent.register_external("old-any-node", "127.0.0.1", service, backend.port)
         await let_in(client, gateway, service)
@@ -107,9 +122,10 @@ async def test_an_explicit_link_keeps_its_tls_beside_a_wildcard(
     service, name = "old-explicit", "old-explicit-gateway"
     ca_file = str(authority.write(work_dir, "ca"))
     await old_agent.write_intention(SOURCE, service)
-    async with ExternalService(echo, tls=authority.server("old.example")) as secure:
-        links = Links(old_agent, name)
-        await links.set("*")
+    async with (
+        ExternalService(echo, tls=authority.server("old.example")) as secure,
+        everything_linked(old_agent, name) as links,
+    ):
         await links.add(service, secure.port, CAFile=ca_file, SNI="old.example")
         async with Gateway(old_agent, work_dir, name) as gateway:
             await let_in(client, gateway, service)
