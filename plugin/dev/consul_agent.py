@@ -23,6 +23,7 @@ from plugin.dev.processes import Child, Launcher, can_connect, free_ports, run
 from plugin.errors import ConsulError, ConsulRejected, ConsulUnavailable
 
 _REQUEST_TIMEOUT_S = 30.0
+_MAX_CONNECTIONS = 5_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +161,9 @@ class ConsulAgent(Launcher):
             "log_level": "warn",
             "disable_update_check": True,
             "connect": {"enabled": True},
+            # Gateways come and go here, one after the other: the agent remembers the long polls of those that have
+            # ended for up to a minute, and counts them.
+            "limits": {"http_max_conns_per_client": _MAX_CONNECTIONS},
             "ports": {
                 "http": self.http_port,
                 "https": self.https_port,
