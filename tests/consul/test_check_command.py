@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,47 +16,11 @@ from plugin.dev.external import ExternalService, echo
 from plugin.dev.gateway import Gateway
 from plugin.dev.pki import Authority
 from plugin.dev.processes import free_ports
-from tests.support.eventually import SCALE
+from tests.support.command import Said, consul_tgw
 from tests.support.linking import Links, dial, serves
 from tests.support.mesh_client import MeshClient
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-
-ROOT = Path(__file__).parents[2]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Said:
-    code: int
-    output: str
-    errors: str
-
-    @property
-    def findings(self) -> dict[str, list[dict[str, str]]]:
-        """Of ``check --json``: what is not ``ok``, by service; under an empty name what all share."""
-        report = json.loads(self.output)
-        groups = {"": report["findings"]} | {one["name"]: one["findings"] for one in report["services"]}
-        wrong = {name: [one for one in found if one["level"] != "ok"] for name, found in groups.items()}
-        return {name: found for name, found in wrong.items() if found}
-
-
-async def consul_tgw(*arguments: str, environment: Mapping[str, str]) -> Said:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "plugin", *arguments),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        cwd=ROOT,
-        env={**environment, "COLUMNS": "200"},
-    )
-    try:
-        async with asyncio.timeout(60 * SCALE):
-            output, errors = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode is not None
-    return Said(code=process.returncode, output=output.decode(), errors=errors.decode())
 
 
 async def check(agent: ConsulAgent, gateway: str, token: str, *arguments: str) -> Said:

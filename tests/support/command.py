@@ -28,6 +28,14 @@ class Said:
         decoded: dict[str, Any] = json.loads(self.output)
         return decoded
 
+    @property
+    def findings(self) -> dict[str, list[dict[str, str]]]:
+        """Of ``check --json``: what is not ``ok``, by service; under an empty name what all share."""
+        report = self.json
+        groups = {"": report["findings"]} | {one["name"]: one["findings"] for one in report["services"]}
+        wrong = {name: [one for one in found if one["level"] != "ok"] for name, found in groups.items()}
+        return {name: found for name, found in wrong.items() if found}
+
 
 async def consul_tgw(*arguments: str, environment: Mapping[str, str]) -> Said:
     process = await asyncio.create_subprocess_exec(
