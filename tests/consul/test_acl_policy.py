@@ -13,7 +13,7 @@ from plugin.dev.external import ExternalService, echo
 from plugin.dev.gateway import Gateway
 from plugin.dev.processes import free_ports
 from plugin.settings import ConsulSettings
-from tests.consul.test_check_command import consul_tgw
+from tests.support.command import consul_tgw
 from tests.support.linking import Links, let_in, serves
 from tests.support.mesh_client import MeshClient
 
