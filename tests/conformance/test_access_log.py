@@ -69,8 +69,9 @@ async def line_of(stand: Stand, connect: Callable[[], Awaitable[object]], wanted
 
 
 def plain(stand: Stand, line: str) -> str:
-    line = re.sub(r"-[eo]\d+\b", "", line.rstrip("\n"))
-    line = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "CLUSTER", line)
+    # The cluster's id first: it may hold what looks like the end of a name.
+    line = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "CLUSTER", line.rstrip("\n"))
+    line = re.sub(r"-[eo]\d+\b", "", line)
     line = line.replace(f"127.0.0.1:{stand.gateway.port}", "GATEWAY")
     return re.sub(r"127\.0\.0\.1:\d+", "BACKEND", line)
 
