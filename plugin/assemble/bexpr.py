@@ -2,22 +2,20 @@
 
 An expression is compiled once against the shape of a health entry: an unknown selector, an operator that its type
 does not have, or a bad regular expression is an error at compile time, as in Consul. Regular expressions are RE2,
-and find a match anywhere in the text. Of what Consul knows, ``Checks.Output`` and most of ``Service.Proxy`` are
-errors here: the output of checks is not kept, and an instance outside the mesh has no proxy. This module is pure.
-The language:
+and find a match anywhere in the text. This module is pure. The language:
 https://developer.hashicorp.com/consul/api-docs/features/filtering
 """
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import re2
 
+from plugin.assemble.bexpr_fields import ENTRY, Kind, List, Map, Scalar, Struct
 from plugin.assemble.bexpr_syntax import BexprError, Binary, Match, Node, Not, Operator, parse
 from plugin.consul.api import HealthEntry
 
@@ -43,90 +41,7 @@ def compile_filter(text: str) -> Filter:
     return Filter(text, _compiled(parse(text)))
 
 
-class _Scalar(enum.Enum):
-    TEXT = "text"
-    NUMBER = "number"
-    TRUTH = "truth"
-
-
-@dataclass(frozen=True, slots=True)
-class _List:
-    element: _Type
-
-
-@dataclass(frozen=True, slots=True)
-class _Map:
-    value: _Type
-
-
-@dataclass(frozen=True, slots=True)
-class _Struct:
-    fields: Mapping[str, tuple[str, _Type]]
-    """Consul's field name to this program's attribute and its type."""
-
-
-_Type = _Scalar | _List | _Map | _Struct
-
-_TEXTS = _List(_Scalar.TEXT)
-_TEXT_BY_NAME = _Map(_Scalar.TEXT)
-_WEIGHTS = _Struct({"Passing": ("passing", _Scalar.NUMBER), "Warning": ("warning", _Scalar.NUMBER)})
-_TAGGED_ADDRESS = _Struct({"Address": ("address", _Scalar.TEXT), "Port": ("port", _Scalar.NUMBER)})
-_PROXY = _Struct(
-    {
-        "DestinationServiceName": ("destination_service_name", _Scalar.TEXT),
-        "DestinationServiceID": ("destination_service_id", _Scalar.TEXT),
-    }
-)
-_NODE = _Struct(
-    {
-        "ID": ("id", _Scalar.TEXT),
-        "Node": ("node", _Scalar.TEXT),
-        "Address": ("address", _Scalar.TEXT),
-        "Datacenter": ("datacenter", _Scalar.TEXT),
-        "Meta": ("meta", _TEXT_BY_NAME),
-        "TaggedAddresses": ("tagged_addresses", _TEXT_BY_NAME),
-        "Partition": ("partition", _Scalar.TEXT),
-        "PeerName": ("peer_name", _Scalar.TEXT),
-    }
-)
-_SERVICE = _Struct(
-    {
-        "Kind": ("kind", _Scalar.TEXT),
-        "ID": ("id", _Scalar.TEXT),
-        "Service": ("service", _Scalar.TEXT),
-        "Tags": ("tags", _TEXTS),
-        "Address": ("address", _Scalar.TEXT),
-        "TaggedAddresses": ("tagged_addresses", _Map(_TAGGED_ADDRESS)),
-        "Meta": ("meta", _TEXT_BY_NAME),
-        "Port": ("port", _Scalar.NUMBER),
-        "SocketPath": ("socket_path", _Scalar.TEXT),
-        "PeerName": ("peer_name", _Scalar.TEXT),
-        "Weights": ("weights", _WEIGHTS),
-        "EnableTagOverride": ("enable_tag_override", _Scalar.TRUTH),
-        "Proxy": ("proxy", _PROXY),
-        "Connect": ("connect", _Struct({"Native": ("native", _Scalar.TRUTH)})),
-    }
-)
-_CHECK = _Struct(
-    {
-        "Node": ("node", _Scalar.TEXT),
-        "CheckID": ("check_id", _Scalar.TEXT),
-        "Name": ("name", _Scalar.TEXT),
-        "Status": ("status", _Scalar.TEXT),
-        "ServiceID": ("service_id", _Scalar.TEXT),
-        "ServiceName": ("service_name", _Scalar.TEXT),
-        "ServiceTags": ("service_tags", _TEXTS),
-        "Type": ("type", _Scalar.TEXT),
-        "Notes": ("notes", _Scalar.TEXT),
-        "Interval": ("interval", _Scalar.TEXT),
-        "Timeout": ("timeout", _Scalar.TEXT),
-        "ExposedPort": ("exposed_port", _Scalar.NUMBER),
-        "PeerName": ("peer_name", _Scalar.TEXT),
-    }
-)
-_ENTRY = _Struct({"Node": ("node", _NODE), "Service": ("service", _SERVICE), "Checks": ("checks", _List(_CHECK))})
-
-_EMPTY_OF = {_Scalar.TEXT: "", _Scalar.NUMBER: 0, _Scalar.TRUTH: False}
+_EMPTY_OF = {Scalar.TEXT: "", Scalar.NUMBER: 0, Scalar.TRUTH: False}
 
 _TRUTHS = {
     **dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True),
@@ -148,21 +63,21 @@ def _compiled(node: Node) -> Test:
         if node.conjunction:
             return lambda entry: left(entry) and right(entry)
         return lambda entry: left(entry) or right(entry)
-    return _walk(_ENTRY, node, 0)
+    return _walk(ENTRY, node, 0)
 
 
-def _walk(kind: _Type, match: Match, depth: int) -> Test:
+def _walk(kind: Kind, match: Match, depth: int) -> Test:
     """Return the test for a value of type ``kind``, reached after ``depth`` elements of the selector."""
     if depth == len(match.selector):
         return _operation(kind, match)
     name = match.selector[depth]
-    if isinstance(kind, _Struct) and name in kind.fields:
+    if isinstance(kind, Struct) and name in kind.fields:
         attribute, field = kind.fields[name]
         rest = _walk(field, match, depth + 1)
         return lambda value: rest(None if value is None else getattr(value, attribute))
-    if isinstance(kind, _Map):
+    if isinstance(kind, Map):
         return _walk_key(name, _walk(kind.value, match, depth + 1), match.operator in _ABSENT_KEY_HOLDS)
-    if isinstance(kind, _List) and isinstance(kind.element, _Struct):
+    if isinstance(kind, List) and isinstance(kind.element, Struct):
         element = _walk(kind.element, match, depth)
         return lambda value: any(element(item) for item in value or ())
     raise BexprError(f"the selector {'.'.join(match.selector[: depth + 1])!r} is not one that the gateway knows")
@@ -175,7 +90,7 @@ def _walk_key(name: str, rest: Test, absent: bool) -> Test:
     return test
 
 
-def _operation(kind: _Type, match: Match) -> Test:
+def _operation(kind: Kind, match: Match) -> Test:
     """Return the comparison itself, negated when the operator is."""
     positive, negated = match.operator.positive
     test = _positive(kind, positive, match)
@@ -184,29 +99,29 @@ def _operation(kind: _Type, match: Match) -> Test:
     return (lambda value: not test(value)) if negated else test
 
 
-def _positive(kind: _Type, operator: Operator, match: Match) -> Test | None:
-    if operator is Operator.IS_EMPTY and isinstance(kind, _List | _Map):
+def _positive(kind: Kind, operator: Operator, match: Match) -> Test | None:
+    if operator is Operator.IS_EMPTY and isinstance(kind, List | Map):
         return lambda value: not value
-    if operator is Operator.EQUAL and isinstance(kind, _Scalar):
+    if operator is Operator.EQUAL and isinstance(kind, Scalar):
         wanted, empty = _coerced(kind, match), _EMPTY_OF[kind]
         return lambda value: bool((empty if value is None else value) == wanted)
-    if operator is Operator.IN and (kind is _Scalar.TEXT or isinstance(kind, _Map)):
+    if operator is Operator.IN and (kind is Scalar.TEXT or isinstance(kind, Map)):
         return lambda value: match.value in (value or "")
-    if operator is Operator.IN and isinstance(kind, _List) and isinstance(kind.element, _Scalar):
+    if operator is Operator.IN and isinstance(kind, List) and isinstance(kind.element, Scalar):
         element = _coerced(kind.element, match)
         return lambda value: element in (value or ())
-    if operator is Operator.MATCHES and kind is _Scalar.TEXT:
+    if operator is Operator.MATCHES and kind is Scalar.TEXT:
         expression = _regular_expression(match.value)
         return lambda value: expression.search(value or "") is not None
     return None
 
 
-def _coerced(kind: _Scalar, match: Match) -> str | int | bool:
+def _coerced(kind: Scalar, match: Match) -> str | int | bool:
     """Read the literal as the type that it is compared with."""
-    if kind is _Scalar.TEXT:
+    if kind is Scalar.TEXT:
         return match.value
     try:
-        return _TRUTHS[match.value] if kind is _Scalar.TRUTH else int(match.value, 0)
+        return _TRUTHS[match.value] if kind is Scalar.TRUTH else int(match.value, 0)
     except (KeyError, ValueError) as error:
         raise BexprError(f"{match.value!r} cannot be compared with {'.'.join(match.selector)!r}") from error
 

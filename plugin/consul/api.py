@@ -209,9 +209,75 @@ class ConnectFlags(_Answer, frozen=True):
     native: bool = False
 
 
+class ProxyMeshGateway(_Answer, frozen=True):
+    mode: str = ""
+
+
+class ProxyUpstream(_Answer, frozen=True):
+    destination_type: str = ""
+    destination_namespace: str = ""
+    destination_partition: str = ""
+    destination_peer: str = ""
+    destination_name: str = ""
+    datacenter: str = ""
+    local_bind_address: str = ""
+    local_bind_port: int = 0
+    local_bind_socket_path: str = ""
+    local_bind_socket_mode: str = ""
+    mesh_gateway: ProxyMeshGateway | None = None
+
+
+class ExposedPath(_Answer, frozen=True):
+    listener_port: int = 0
+    path: str = ""
+    local_path_port: int = 0
+    protocol: str = ""
+    parsed_from_check: bool = False
+
+
+class ProxyExpose(_Answer, frozen=True):
+    checks: bool = False
+    paths: tuple[ExposedPath, ...] | None = None
+
+
+class TransparentProxy(_Answer, frozen=True):
+    outbound_listener_port: int = 0
+    dialed_directly: bool = False
+
+
+class EnvoyExtension(_Answer, frozen=True):
+    name: str = ""
+    required: bool = False
+    consul_version: str = ""
+    envoy_version: str = ""
+
+
+class ProxyAccessLogs(_Answer, frozen=True):
+    """As :class:`AccessLogs`, of a proxy's registration: what is not set is empty."""
+
+    enabled: bool = False
+    disable_listener_logs: bool = False
+    type: str = ""
+    path: str = ""
+    json_format: str = ""
+    text_format: str = ""
+
+
 class InstanceProxy(_Answer, frozen=True):
+    """Whose sidecar an instance is; the other fields are there for filters."""
+
     destination_service_name: str = ""
     destination_service_id: str = msgspec.field(name="DestinationServiceID", default="")
+    local_service_address: str = ""
+    local_service_port: int = 0
+    local_service_socket_path: str = ""
+    mode: str = ""
+    envoy_extensions: tuple[EnvoyExtension, ...] | None = None
+    upstreams: tuple[ProxyUpstream, ...] | None = None
+    mesh_gateway: ProxyMeshGateway | None = None
+    expose: ProxyExpose | None = None
+    transparent_proxy: TransparentProxy | None = None
+    access_logs: ProxyAccessLogs | None = None
 
 
 class Instance(_Answer, frozen=True):
@@ -246,6 +312,8 @@ class Check(_Answer, frozen=True):
     type: str = ""
     """``http``, ``tcp``, ``ttl`` and so on."""
     notes: str = ""
+    output: str = ""
+    """What the check said last."""
     interval: str = ""
     timeout: str = ""
     exposed_port: int = 0
@@ -253,7 +321,8 @@ class Check(_Answer, frozen=True):
 
 
 class HealthEntry(_Answer, frozen=True):
-    """A row of ``GET /v1/health/service/:service``."""
+    """A row of ``GET /v1/health/service/:service``. Its fields, and those of its parts, are the selectors of filters:
+    :mod:`plugin.assemble.bexpr_fields`."""
 
     node: Node
     service: Instance

@@ -285,6 +285,8 @@ class ConsulAgent(Launcher):
         tags: Sequence[str] = (),
         weights: Mapping[str, int] | None = None,
         check_status: str = "passing",
+        check_output: str = "",
+        proxy: Mapping[str, Any] | None = None,
     ) -> None:
         """Put an instance of an external service into the catalog, on a node that no agent runs on."""
         instance: dict[str, Any] = {
@@ -297,6 +299,8 @@ class ConsulAgent(Launcher):
         }
         if weights is not None:
             instance["Weights"] = dict(weights)
+        if proxy is not None:
+            instance["Proxy"] = dict(proxy)
         await self.api(
             "PUT",
             "/v1/catalog/register",
@@ -312,6 +316,7 @@ class ConsulAgent(Launcher):
                     "Name": f"{service} answers",
                     "ServiceID": instance["ID"],
                     "Status": check_status,
+                    "Output": check_output,
                 },
             },
         )

@@ -234,24 +234,53 @@ async def test_fields_of_filters(stand: Stand) -> Observation:
     return {text: await answers(stand, f"s{number}") for number, text in enumerate(FIELDS)}
 
 
+RARE_FIELDS = {
+    'Checks.Output == ""': ["v2"],
+    "Checks.Output contains `5 ms`": ["v1"],
+    "Checks.Output matches `^answered in [0-9]+ ms$`": ["v1"],
+    'not Checks.Output matches "^answered"': ["v2"],
+    "Checks.CheckID matches `^check-`": ["v1", "v2"],
+    "Service.Proxy.LocalServicePort == 9000": ["v1"],
+    "Service.Proxy.Upstreams is empty": ["v2"],
+    "Service.Proxy.Upstreams.DestinationName == other": ["v1"],
+    "Service.Proxy.Upstreams.MeshGateway.Mode == local": ["v1"],
+    "Service.Proxy.Expose.Paths.Path != `/ready`": [REFUSED],
+    "Service.Proxy.Expose.Paths.ListenerPort == 21500": ["v1"],
+    "Service.Proxy.TransparentProxy.DialedDirectly == false": ["v1", "v2"],
+    "Service.Proxy.AccessLogs.Type == file": ["v1"],
+    'Service.Proxy.Mode == "" and Service.Proxy.EnvoyExtensions is empty': ["v1", "v2"],
+}
+PROXY = {
+    "LocalServicePort": 9000,
+    "Upstreams": [{"DestinationName": "other", "LocalBindPort": 9191, "MeshGateway": {"Mode": "local"}}],
+    "Expose": {"Paths": [{"Path": "/ready", "ListenerPort": 21500, "LocalPathPort": 9000}]},
+    "AccessLogs": {"Enabled": True, "Type": "file", "Path": "/dev/null"},
+}
+
+
+@conformance(TOPIC, "A Filter may name the output of checks and every field of an instance's Proxy", expect=RARE_FIELDS)
+async def test_rare_fields_of_filters(stand: Stand) -> Observation:
+    await versions(stand, v1={"check_output": "answered in 15 ms", "proxy": PROXY})
+    subsets = {f"s{number}": {"Filter": text} for number, text in enumerate(RARE_FIELDS)}
+    await stand.config("service-resolver", "db", Subsets=subsets)
+    await subset_is(stand, "s0", ["v2"])
+    return {text: await answers(stand, f"s{number}") for number, text in enumerate(RARE_FIELDS)}
+
+
 @conformance(
     TOPIC,
-    "A Filter on the output of checks, which this gateway does not keep",
-    envoy={"its subset": ["v1", "v2"], "another subset": ["v1"], "no subset": ["v1", "v2"], "named by status": False},
-    ours={"its subset": ["refused"], "another subset": ["v1"], "no subset": ["v1", "v2"], "named by status": True},
-    decision="004",
+    "The output of a check changes and nothing else: instances move between subsets",
+    expect={"before": ["v1"], "after": ["v2"]},
 )
-async def test_filter_that_only_consul_knows(stand: Stand) -> Observation:
-    await versions(stand)
-    by_output = {"Filter": 'Checks.Output == ""'}
-    await stand.config("service-resolver", "db", Subsets={"output": by_output, **VERSIONS})
-    await subset_is(stand, "v1", ["v1"])
-    return {
-        "its subset": await answers(stand, "output"),
-        "another subset": await answers(stand, "v1"),
-        "no subset": await answers(stand),
-        "named by status": await named_by_status(stand, "'output'"),
-    }
+async def test_output_changes(stand: Stand) -> Observation:
+    first, second = await versions(stand, v1={"check_output": "leader"}, v2={"check_output": "follower"})
+    await stand.config("service-resolver", "db", Subsets={"leader": {"Filter": "Checks.Output == leader"}})
+    await subset_is(stand, "leader", ["v1"])
+    before = await answers(stand, "leader")
+    for port, version, output in ((first, "v1", "follower"), (second, "v2", "leader")):
+        await stand.register("db", port, node=version, meta={"version": version}, check_output=output)
+    await subset_is(stand, "leader", ["v2"])
+    return {"before": before, "after": await answers(stand, "leader")}
 
 
 @conformance(

@@ -18,7 +18,7 @@ ENTRY = msgspec.json.decode(
                   "EnableTagOverride": false, "Connect": {}},
       "Checks": [{"CheckID": "serfHealth", "Node": "vm1", "Name": "Serf", "Status": "passing", "Type": ""},
                  {"CheckID": "tcp", "Node": "vm1", "Name": "TCP", "Status": "warning", "ServiceID": "db-1",
-                  "ServiceTags": ["primary"], "Type": "tcp"}]
+                  "ServiceTags": ["primary"], "Type": "tcp", "Output": "connected"}]
     }""",
     type=HealthEntry,
 )
@@ -59,6 +59,10 @@ BARE = msgspec.json.decode(b'{"Node": {"Node": "vm2"}, "Service": {"ID": "db-2",
         ('Node.PeerName != "" or Node.Partition != ""', False),
         ("Checks.ExposedPort == 0", True),
         ("Checks.Notes contains x", False),
+        ("Checks.Output contains connect", True),
+        ("Service.Proxy.Upstreams is empty", True),
+        ("Service.Proxy.Upstreams.MeshGateway.Mode == local", False),
+        ("Service.Proxy.Expose.Checks == false", True),
         ('Checks.Interval == "" and Checks.Timeout == "" and Checks.PeerName == ""', True),
         ("Node.Node == vm1", True),
         ("Node.Meta.rack matches `^r[0-9]$`", True),
@@ -107,6 +111,7 @@ def test_what_an_instance_without_fields_is(text: str, expected: bool) -> None:
     [
         ("Service.Nonsense == 1", "'Service.Nonsense' is not one"),
         ("Service.Port.x == 1", "'Service.Port.x' is not one"),
+        ("Service.Namespace == default", "'Service.Namespace' is not one"),
         ("Service == db", "'==' cannot be used with 'Service'"),
         ("Service.Port matches `5`", "'matches' cannot be used"),
         ("Service.Port is empty", "'is empty' cannot be used"),
