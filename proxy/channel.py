@@ -23,6 +23,7 @@ READ_SIZE = 512 * 1024
 _SMALLEST_READ = 16 * 1024
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """``SO_LINGER`` value: closing sends a reset."""
+_END_ON_CLOSE = struct.pack("ii", 0, 0)
 
 
 class Buffers:
@@ -42,6 +43,8 @@ class Channel(Protocol):
     fd: int
     more: bool
     """There is, or may be, more to receive although the socket might not say so."""
+    cut: bool
+    """The peer's TLS session ended without its last word (close_notify, RFC 8446 section 6.1)."""
 
     def receive(self) -> int:
         """Bytes now in the plaintext buffer, ``END`` or ``WOULD_BLOCK``. :raises OSError: and TLS errors."""
@@ -52,8 +55,10 @@ class Channel(Protocol):
     def flush(self) -> bool:
         """Send what waits; false when some still has to."""
 
-    def finish(self) -> bool:
-        """End our direction once everything is sent; false when that has to wait for :meth:`flush`."""
+    def finish(self, *, cut: bool = False) -> bool:
+        """End our direction once everything is sent; false when that has to wait for :meth:`flush`.
+
+        ``cut``: a TLS session ends without close_notify."""
 
     def wait_for(self, length: int) -> None:
         """Let the socket be reported readable only when this much has come, or the end, or an error."""
@@ -66,7 +71,7 @@ class Channel(Protocol):
 
 
 class _SocketChannel:
-    __slots__ = ("_buffers", "_read_size", "_socket", "fd", "more")
+    __slots__ = ("_buffers", "_read_size", "_socket", "cut", "fd", "more")
 
     def __init__(self, connected: socket.socket, buffers: Buffers) -> None:
         self._socket = connected
@@ -74,14 +79,20 @@ class _SocketChannel:
         self._read_size = _SMALLEST_READ
         self.fd = connected.fileno()
         self.more = False
+        self.cut = False
+        # Until it is closed on purpose: the kernel closes the sockets of a killed process, and that must not look like
+        # the end of what the other side sent.
+        self._on_close(RESET_ON_CLOSE)
 
     def close(self, *, reset: bool = False) -> None:
-        try:
-            if reset:
-                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+        if not reset:
+            self._on_close(_END_ON_CLOSE)
+        with contextlib.suppress(OSError):  # a reset that came first
             self._socket.close()
-        except OSError:
-            pass  # a reset that came first
+
+    def _on_close(self, linger: bytes) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
 
     def wait_for(self, length: int) -> None:
         with contextlib.suppress(OSError):
@@ -142,7 +153,7 @@ class TCPChannel(_SocketChannel):
             self._backlog = self._backlog[sent:] if sent < len(self._backlog) else None
         return True
 
-    def finish(self) -> bool:
+    def finish(self, *, cut: bool = False) -> bool:
         return self.flush() and self._shut_down()
 
 
@@ -177,7 +188,7 @@ class TLSChannel(_SocketChannel):
             self.more = False
             return WOULD_BLOCK
         if received == 0:
-            self._ended = True
+            self._ended = self.cut = True
             return END
         self._session.lend(buffers.cipher, received)
         self._adapt(received)
@@ -216,10 +227,11 @@ class TLSChannel(_SocketChannel):
                 return False
         return self._shut_down() if self._finishing else True
 
-    def finish(self) -> bool:
+    def finish(self, *, cut: bool = False) -> bool:
         if not self._finishing:
             if not self.flush():
                 return False
-            self._session.close_notify()
+            if not cut:
+                self._session.close_notify()
             self._finishing = True
         return self.flush()

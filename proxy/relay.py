@@ -8,7 +8,9 @@ Rules, for each direction:
 3. A failed *write* kills only its direction. What the peer had sent before it went is still delivered: its own
    direction then meets the end or the reset, and that decides. The kernel tells of a reset once: when the write was
    told, the end that the other direction meets is that reset.
-4. A reset is passed on as a reset.
+4. A reset is passed on as a reset, and a TLS session that ended without close_notify as one.
+5. An end is passed on as an end only when a peer made it. Whatever else ends a connection (policy, a limit, a drain,
+   a bug, the death of this process) resets both sides: what was cut must not look complete.
 
 The relay ends exactly once, through :meth:`Relay.close`.
 """
@@ -16,7 +18,6 @@ The relay ends exactly once, through :meth:`Relay.close`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 
 from proxy.channel import END, Channel
@@ -106,7 +107,7 @@ class _Direction:
     def _on_sink_writable(self) -> None:
         self.relay.moved = True
         try:
-            if not (self.sink.finish() if self.ended else self.sink.flush()):
+            if not (self._finish_sink() if self.ended else self.sink.flush()):
                 return
         except (OSError, PeerError, UpstreamError) as error:
             self._sink_failed(error)
@@ -128,13 +129,16 @@ class _Direction:
         self.silence()
         self.relay.note_end(self)
         try:
-            if self.sink.finish():
+            if self._finish_sink():
                 self._finish()
                 return
         except (OSError, PeerError, UpstreamError) as error:
             self._sink_failed(error)
             return
         self._await_room()
+
+    def _finish_sink(self) -> bool:
+        return self.sink.finish(cut=self.source.cut)
 
     def _finish(self) -> None:
         self.finished = True
@@ -222,11 +226,11 @@ class Relay:
     def source_failed(self, direction: _Direction, error: Exception) -> None:
         from_client = direction is self._up
         if isinstance(error, PeerError | UpstreamError):
-            self.close(error.reason, str(error), reset=True)
+            self.close(error.reason, str(error))
         else:
             reason = CloseReason.CLIENT_RESET if from_client else CloseReason.UPSTREAM_RESET
             told = (error.strerror or "") if isinstance(error, OSError) else str(error)
-            self.close(reason, "; ".join(filter(None, (told, self._hint(reason)))), reset=True)
+            self.close(reason, "; ".join(filter(None, (told, self._hint(reason)))))
 
     def direction_finished(self) -> None:
         up, down = self._up, self._down
@@ -243,21 +247,11 @@ class Relay:
         return self._upstream.hint()
 
     def _broken(self, error: Exception) -> None:
-        self.close(CloseReason.INTERNAL, f"{type(error).__name__}: {error}", reset=True)
+        self.close(CloseReason.INTERNAL, f"{type(error).__name__}: {error}")
 
-    def close(self, reason: CloseReason, detail: str, *, reset: bool = False) -> None:
-        """End both sides now. The first call decides; later ones do nothing."""
-        if self.closed:
-            return
-        if not reset:
-            self._say_goodbye()
-        self._end(reason, detail, reset=reset)
-
-    def _say_goodbye(self) -> None:
-        """End both sessions properly (RFC 8446, section 6.1) where nothing waits to be sent before that."""
-        for channel in (self._client, self._upstream):
-            with contextlib.suppress(OSError, PeerError, UpstreamError):
-                channel.finish()
+    def close(self, reason: CloseReason, detail: str) -> None:
+        """Reset both sides now: neither has said its last word. The first call decides; later ones do nothing."""
+        self._end(reason, detail, reset=True)
 
     def _end(self, reason: CloseReason, detail: str, *, reset: bool) -> None:
         if self.closed:

@@ -11,12 +11,13 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from plugin.dev.external import ExternalService, banner_first, echo, reset, sink, source
-from proxy.model import Action, Limits
+from proxy.model import Action, Drain, Limits, Service
 from tests.support.eventually import eventually
-from tests.support.mesh import HandMadeMesh, allow, connected, sni
+from tests.support.mesh import HandMadeMesh, allow, connected, deny, sni
 from tests.support.raw_tls import RawTLSClient
 from tests.support.sockets import keepalive_s
 from tests.support.worker import WorkerProcess, running_worker
@@ -283,24 +284,51 @@ async def test_lives_end_at_different_moments(mesh: HandMadeMesh, worker: Worker
     assert lives[-1] - lives[0] > 20
 
 
-@pytest.mark.parametrize("limit", ["idle_timeout_s", "max_lifetime_s"])
-async def test_a_limit_ends_the_session_properly_and_not_only_the_socket(
-    mesh: HandMadeMesh, worker: WorkerProcess, limit: str
+async def made_to_end(worker: WorkerProcess, mesh: HandMadeMesh, service: Service, how: str) -> None:
+    """End the connections of ``service`` from this side."""
+    match how:
+        case "revoked":
+            denied = msgspec.structs.replace(service, intentions=(deny("web"),))
+            assert (await worker.update(upserts=(denied,))).revoked == 1
+        case "unlinked":
+            await worker.update(removals=(service.name,))
+        case "drain":
+            await worker.send(Drain(0.0))
+        case "killed":
+            assert worker.process is not None
+            worker.process.kill()
+        case _:
+            await worker.record(reason=how)
+
+
+@pytest.mark.parametrize("how", ["idle", "lifetime", "revoked", "unlinked", "drain", "killed"])
+async def test_an_end_that_neither_side_made_looks_like_no_end(
+    mesh: HandMadeMesh, worker: WorkerProcess, how: str
 ) -> None:
-    async with ExternalService(echo) as service:
-        fields: dict[str, Any] = {limit: 0.5}
-        api = mesh.service("api", service.port, **fields)
-        await worker.update(mesh=mesh.settings(Action.ALLOW), upserts=(api,))
+    """A clean end would say that what was sent so far was all."""
+    seen: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def half_an_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(1_000):
+                writer.write(data)
+            seen.set_result("end")
+        except ConnectionResetError:
+            seen.set_result("reset")
+
+    limits: dict[str, Any] = {"idle": {"idle_timeout_s": 0.5}, "lifetime": {"max_lifetime_s": 0.5}}.get(how, {})
+    async with ExternalService(half_an_answer) as external:
+        service = mesh.service("api", external.port, intentions=(allow("web"),), **limits)
+        await worker.update(mesh=mesh.settings(), upserts=(service,))
         context = mesh.client_context(mesh.leaf("web"))
-
-        def wait() -> bytes:
-            client = RawTLSClient(worker.port, context, sni("api"))
-            client.send(b"ping")
-            assert client.receive() == b"ping"
-            # Raises Truncated when the socket ends without close_notify.
-            return client.receive_all()
-
-        assert await asyncio.to_thread(wait) == b""
+        client = await asyncio.to_thread(RawTLSClient, worker.port, context, sni("api"))
+        await asyncio.to_thread(client.send, b"ping")
+        assert await asyncio.to_thread(client.receive) == b"ping"
+        await made_to_end(worker, mesh, service, how)
+        with pytest.raises(ConnectionResetError):
+            await asyncio.to_thread(client.receive)
+        assert await asyncio.wait_for(seen, 20) == "reset"
+        client.close()
 
 
 async def test_the_kernel_looks_after_a_client_that_says_nothing(mesh: HandMadeMesh, worker: WorkerProcess) -> None:

@@ -82,13 +82,14 @@ class Witness:
     def __init__(self, *, first: bytes = b"") -> None:
         self.seen: asyncio.Queue[str] = asyncio.Queue()
         self.first = first
+        self.received = b""
+        """The last piece that came, of whichever connection."""
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(self.first)
         try:
-            count = 0
             while data := await reader.read(65_536):
-                count += len(data)
+                self.received = data
         except ConnectionResetError:
             self.seen.put_nowait("reset")
         else:
