@@ -6,6 +6,7 @@
     ├── ConfigError             the operator: a flag, a variable, a file
     ├── ConsulError
     │   ├── ConsulUnavailable   nobody: retried for ever, the last known state stays in force
+    │   │   └── ConsulReplaced  the operator: another Consul answers, which does not know this gateway
     │   ├── ConsulForbidden     the operator: names the ACL rule that is missing
     │   └── ConsulRejected      the operator or this program: Consul understood the request and refused it
     │       └── UnknownKind     nobody: this Consul is older than a kind of config entry, so there are none of it
@@ -31,6 +32,10 @@ class ConsulError(GatewayError):
 
 class ConsulUnavailable(ConsulError):
     """No usable answer: refused, timed out, 5xx, 429, or a body that is not what the endpoint promises."""
+
+
+class ConsulReplaced(ConsulUnavailable):
+    """The agent is of another cluster than what is known: its answers are not about our mesh."""
 
 
 class ConsulForbidden(ConsulError):

@@ -13,9 +13,10 @@ import msgspec
 from consul import base
 
 from plugin.consul import endpoints
+from plugin.consul.presence import Presence
 from plugin.consul.refusals import Refusals
 from plugin.consul.transport import MARGIN_S, MAX_CONNECTIONS, Reply, Transport
-from plugin.errors import ConsulRejected, ConsulUnavailable
+from plugin.errors import ConsulError, ConsulRejected, ConsulUnavailable
 from plugin.settings import ConsulSettings
 from proxy.model import ServiceName
 
@@ -33,6 +34,7 @@ class ConsulClient(base.Consul):
         self._home_namespace = settings.namespace or "default"
         self._home_partition = settings.partition or "default"
         self.refusals = Refusals()
+        self.presence = Presence(self.transport)
         self.scheme = self.transport.scheme
         self.consistency = "default"
         self.dc = None
@@ -48,6 +50,7 @@ class ConsulClient(base.Consul):
         await self.close()
 
     async def close(self) -> None:
+        await self.presence.close()
         await self.transport.close()
 
     def home(self, service: str) -> ServiceName:
@@ -72,9 +75,31 @@ class ConsulClient(base.Consul):
         """
         asked = list(params)
         if not index:
-            return await self.transport.request("GET", path, asked)
+            return await self._ask("GET", path, asked)
         asked += [("index", str(index)), ("wait", f"{max(1, round(wait_s * 1000))}ms")]
-        return await self.transport.request("GET", path, asked, timeout_s=wait_s * 17 / 16 + MARGIN_S)
+        return await self._ask("GET", path, asked, timeout_s=wait_s * 17 / 16 + MARGIN_S)
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        params: Iterable[tuple[str, str]],
+        *,
+        body: str | None = None,
+        timeout_s: float = MARGIN_S,
+    ) -> Reply:
+        """A question whose answer is only good if it comes from the cluster that our state is of."""
+        cluster = await self.presence.admit()
+        try:
+            reply = await self.transport.request(method, path, params, body=body, timeout_s=timeout_s)
+        except ConsulUnavailable:
+            self.presence.doubt()
+            raise
+        except ConsulError:
+            await self.presence.believe(cluster)
+            raise
+        await self.presence.believe(cluster)
+        return reply
 
     async def get(self, path: str, params: Iterable[tuple[str, str]] = (), *, type: type[T]) -> T:
         """Read ``path`` once. :raises ConsulRejected: 404; and what :meth:`blocking_get` raises."""
@@ -92,7 +117,7 @@ class ConsulClient(base.Consul):
 
     async def post(self, path: str, body: Mapping[str, Any], params: Iterable[tuple[str, str]] = ()) -> Reply:
         """Ask a question that needs a body. :raises ConsulError, ConfigError: for every status but 200."""
-        return await self.transport.request("POST", path, params, body=json.dumps(body))
+        return await self._ask("POST", path, params, body=json.dumps(body))
 
     async def register_service(self, definition: Mapping[str, Any]) -> None:
         """``PUT /v1/agent/service/register``; the library's call lacks ``Kind``, ``Proxy`` and ``Checks``."""

@@ -15,6 +15,8 @@ from proxy.model import ServiceName
 Params = tuple[tuple[str, str], ...]
 
 ROOTS = "/v1/agent/connect/ca/roots"
+SERVER_ROOTS = "/v1/connect/ca/roots"
+"""The same, asked of the servers: the agent's own answer may be one that it remembers."""
 INTENTIONS = "/v1/connect/intentions"
 INTENTIONS_MATCH = "/v1/connect/intentions/match"
 AGENT_SELF = "/v1/agent/self"

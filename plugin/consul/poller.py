@@ -81,6 +81,16 @@ class Poller(Generic[T]):
         if isinstance(self.watch.problem, ConsulForbidden) or self.watch.filtered:
             self._hurry.set()
 
+    def retry_now(self) -> None:
+        """Whatever made questions fail may have passed."""
+        if self.watch.problem is not None:
+            self._hurry.set()
+
+    def forget(self) -> None:
+        """What was answered is of another cluster: ask anew, and take whatever comes for news."""
+        self.watch.forget()
+        self._hurry.set()
+
     async def run(self) -> None:
         while not self._stopped.is_set():
             if self._hurry.is_set():
@@ -149,7 +159,9 @@ class Poller(Generic[T]):
             self._forbidden = True
         text = str(problem)
         if text != self._reported:
-            logger.warning("%s: %s", self.name, text)
+            # That the agent is away is said once, for all.
+            level = logging.DEBUG if problem is self._client.presence.problem else logging.WARNING
+            logger.log(level, "%s: %s", self.name, text)
             self._reported = text
         self._failed(problem)
 

@@ -17,7 +17,7 @@ It does no IO and reads no clock; :mod:`plugin.consul.poller` drives it. The rul
 8. Polls that follow each other too fast spend tokens of a bucket, so that a hot key costs a bounded rate.
 9. A failure never changes the value.
 10. When the token may read more than before, pauses end at once, and the next poll asks with index 0.
-10. A kind of config entry that this Consul is too old for is knowledge too: there is none. An upgrade is noticed, since
+11. A kind of config entry that this Consul is too old for is knowledge too: there is none. An upgrade is noticed, since
    the next poll comes after a long pause.
 """
 
@@ -197,6 +197,11 @@ class Watch(Generic[T]):
         """The token may read more: whatever was answered or is paused for, the next poll comes at once."""
         self.index = 0
         self._not_before_s = 0.0
+
+    def forget(self) -> None:
+        """Know nothing again."""
+        self.value, self._digest, self.known, self.confirmed_s = None, None, False, None
+        self.ask_afresh()
 
     def is_outdated_by(self, reply: Reply) -> bool:
         """Whether a reply that somebody else got to the same question says something else than the newest one here."""

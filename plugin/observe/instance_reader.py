@@ -97,6 +97,12 @@ class InstanceReader:
             poller.ask_afresh()
         self._shared.ask_afresh()
 
+    def retry_now(self) -> None:
+        """Whatever made questions fail may have passed."""
+        for poller in self._own.values():
+            poller.retry_now()
+        self._shared.retry_now()
+
     def states(self) -> list[WatchState]:
         return [*self._shared.states(), *(poller.state() for poller in self._own.values())]
 
@@ -145,6 +151,10 @@ class _Shared:
         self._due.update(self._members)
         self._wake.set()
 
+    def retry_now(self) -> None:
+        for signal in self._signals:
+            signal.retry_now()
+
     def discard(self, name: ServiceName) -> None:
         self._members.pop(name, None)
         self._due.discard(name)
@@ -179,7 +189,7 @@ class _Shared:
             failed = [problem for task in problems if (problem := task.result()) is not None]
             if failed:
                 self._wake.set()
-                await asyncio.sleep(self._backoff.failed(failed[0]))
+                await self._client.presence.pause(self._backoff.failed(failed[0]))
             else:
                 self._backoff.succeeded()
                 await asyncio.sleep(max(SWEEP_PAUSE_S, SWEEP_REST * (time.monotonic() - began_s)))

@@ -111,6 +111,15 @@ class IntentionReader:
         self._signal.ask_afresh()
         self._ask_forbidden.set()
 
+    def retry_now(self) -> None:
+        """Whatever made questions fail may have passed."""
+        self._signal.retry_now()
+
+    def forget(self) -> None:
+        """What was answered is of another cluster."""
+        self._listed = {}
+        self._signal.forget()
+
     def states(self) -> list[WatchState]:
         age_s = None if self._confirmed_s is None else time.monotonic() - self._confirmed_s
         problem = str(self._problem) if self._problem else ""
@@ -151,7 +160,7 @@ class IntentionReader:
             if self._problem is None:
                 self._backoff.succeeded()
             else:
-                await asyncio.sleep(self._backoff.failed(self._problem))
+                await self._client.presence.pause(self._backoff.failed(self._problem))
 
     async def _read_everything(self) -> None:
         while True:

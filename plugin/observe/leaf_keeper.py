@@ -66,6 +66,16 @@ class LeafKeeper:
             if kept.forbidden:
                 kept.kick.set()
 
+    def retry_now(self) -> None:
+        """Whatever made questions fail may have passed."""
+        for kept in self._kept.values():
+            if kept.failing:
+                kept.kick.set()
+
+    def forget(self) -> None:
+        """The roots are those of another cluster."""
+        self._roots = None
+
     def states(self) -> list[WatchState]:
         return [kept.state() for kept in self._kept.values()]
 
@@ -91,7 +101,7 @@ class LeafKeeper:
             answer = await self._request(self._client.home(gateway), index=0)
             if isinstance(answer, GatewayError):
                 logger.debug("datacenter: %s", answer)
-                await asyncio.sleep(backoff.failed(answer))
+                await self._client.presence.pause(backoff.failed(answer))
             else:
                 self._store.set_datacenter(parse_spiffe_id(answer.leaf.spiffe_id).datacenter)
 
@@ -192,6 +202,10 @@ class _Kept:
         self._problem = problem
         self._slot.failed(problem)
         return pause_s
+
+    @property
+    def failing(self) -> bool:
+        return self._problem is not None
 
     @property
     def forbidden(self) -> bool:

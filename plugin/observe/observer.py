@@ -74,6 +74,7 @@ class Observer:
         self._pollers = [self._linked_rows, *self._make_pollers(), *self._lists]
         self._rights = RightsWatcher(client, endpoints.gateway_services(gateway), self._linked_rows.watch)
         client.refusals.listen(self._rights_changed)
+        client.presence.watch(gateway, returned=self._agent_returned, replaced=self._consul_replaced)
 
     async def run(self) -> None:
         """Observe until cancelled."""
@@ -117,6 +118,27 @@ class Observer:
         self._sidecars.ask_afresh()
         self._leaves.ask_afresh()
         self._default_action.agent_returned()
+
+    def _agent_returned(self) -> None:
+        """What failed meanwhile is asked for at once."""
+        for poller in self._pollers:
+            poller.retry_now()
+        self._intentions.retry_now()
+        self._instances.retry_now()
+        self._sidecars.retry_now()
+        self._leaves.retry_now()
+        self._default_action.agent_returned()
+
+    def _consul_replaced(self) -> None:
+        assert self._group is not None
+        self._absent.clear()
+        for poller in self._pollers:
+            poller.forget()
+        self._store.forget()
+        self._intentions.forget()
+        self._leaves.forget()
+        self._default_action.agent_returned()
+        self._group.create_task(self._leaves.learn_datacenter(self._gateway), name="datacenter")
 
     def _links_changed(self, added: frozenset[ServiceName], removed: frozenset[ServiceName]) -> None:
         assert self._group is not None
@@ -164,7 +186,7 @@ class Observer:
 
     def _entries(self, kind: str, row: type[E], entries: EntryList[E]) -> Poller[tuple[E, ...]]:
         def learned(news: News[tuple[E, ...]]) -> None:
-            if news.changed or entries.problem is not None:
+            if news.changed or not entries.current:
                 entries.learned(news.value or (), index=news.index)
 
         path = endpoints.config(kind)
@@ -234,7 +256,7 @@ class Observer:
                 self._take_entry(entry, reply.index or 0)
 
     def _roots_learned(self, news: News[Roots]) -> None:
-        if news.value is None:
+        if news.value is None or not self._client.presence.expect(news.value.trust_domain):
             return
         self._store.roots.learned(news.value, index=news.index)
         if news.changed:

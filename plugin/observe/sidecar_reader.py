@@ -80,6 +80,10 @@ class SidecarReader:
         """The token may read more than before."""
         self._ask(self._members)
 
+    def retry_now(self) -> None:
+        """Whatever made questions fail may have passed."""
+        self._signal.retry_now()
+
     def states(self) -> list[WatchState]:
         return [self._signal.state()] if self._members else []
 
@@ -108,7 +112,7 @@ class SidecarReader:
             problems = [problem for read in reads if (problem := read.result()) is not None]
             if problems:
                 self._wake.set()
-                await asyncio.sleep(self._backoff.failed(problems[0]))
+                await self._client.presence.pause(self._backoff.failed(problems[0]))
             else:
                 self._backoff.succeeded()
                 await asyncio.sleep(max(SWEEP_PAUSE_S, SWEEP_REST * (time.monotonic() - began_s)))

@@ -90,8 +90,9 @@ class EntryList(Generic[E]):
         self._whole: Fact[dict[ServiceName, E]] = Fact()
 
     @property
-    def problem(self) -> GatewayError | None:
-        return self._whole.problem
+    def current(self) -> bool:
+        """Known, and the newest attempt to learn it did not fail."""
+        return self._whole.known and self._whole.problem is None
 
     def of(self, name: ServiceName) -> Fact[E]:
         whole = self._whole
@@ -106,6 +107,9 @@ class EntryList(Generic[E]):
             self._touched(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
         else:
             self._touched(None)
+
+    def forget(self) -> None:
+        self._whole = Fact()
 
     def failed(self, problem: GatewayError) -> None:
         news = not self._whole.known and str(problem) != str(self._whole.problem or "")
@@ -148,6 +152,15 @@ class FactStore:
         self._rows: Fact[tuple[GatewayService, ...]] = Fact()
         self.entry: Slot[TerminatingGatewayEntry] = Slot(lambda: self._entry, self._set_entry)
         self.gateway_services: Slot[tuple[GatewayService, ...]] = Slot(lambda: self._rows, self._set_rows)
+
+    def forget(self) -> None:
+        """Know nothing again of what Consul says: no link, no policy, no mesh."""
+        self.service_defaults.forget()
+        self.service_resolvers.forget()
+        self._set_mesh(True, **dict.fromkeys(("roots", "mesh", "proxy_defaults", "default_action", "peers"), Fact()))
+        self._set_mesh(True, datacenter="", consul_version="")
+        self._entry, self._rows = Fact(), Fact()
+        self._relink()
 
     def mesh_facts(self) -> MeshFacts:
         return self._mesh
