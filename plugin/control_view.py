@@ -14,6 +14,7 @@ from plugin.definition import Definition
 from plugin.errors import ConfigError
 from plugin.gateway import Gateway
 from plugin.health import Health
+from plugin.life import Life
 from plugin.observe.observer import Observer
 from plugin.observe.store import FactStore
 from plugin.registration import Registration
@@ -52,6 +53,7 @@ class ControlView:
     """Where somebody else registers the gateway."""
     health: Health
     access_log: AccessLogSink
+    life: Life
     started_at_s: float = field(default_factory=time.time)
     _root_expiry: tuple[tuple[str, ...], float] = ((), 0.0)
 
@@ -79,6 +81,7 @@ class ControlView:
             worker_restarts=self.workers.restarts,
             root_expires_at_s=self._root_expires_at_s(),
             warnings=(*self.gateway.mesh_warnings, *filter(None, (self.access_log.problem,))),
+            phase=self.life.phase.value,
         )
 
     def totals(self) -> Totals:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 
 from plugin.gateway import Gateway
+from plugin.life import Life
 from plugin.workers.pool import Workers
 from plugin.workers.probe import silence
 from plugin.workers.published import Published
@@ -18,15 +19,18 @@ PROBE_TIMEOUT_S = 2.0
 
 
 class Health:
-    def __init__(self, workers: Workers, published: Published, gateway: Gateway) -> None:
+    def __init__(self, workers: Workers, published: Published, gateway: Gateway, life: Life) -> None:
         self._workers = workers
         self._published = published
         self._gateway = gateway
+        self._life = life
         self._well_at_s = 0.0
         """Monotonic time at which everything was up to date last."""
 
     def shortcomings(self) -> tuple[str, ...]:
         """At this very moment, without asking anybody."""
+        if self._life.stopping:
+            return ("the gateway is stopping",)
         found: list[str] = []
         if self._published.mesh is None:
             found += self._gateway.mesh_problems or ("the mesh is not known yet",)

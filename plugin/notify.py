@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Mapping
 
 
@@ -25,8 +26,14 @@ class ServiceManager:
     def status(self, status: str) -> None:
         self._send(f"STATUS={status}")
 
-    def stopping(self) -> None:
-        self._send("STOPPING=1")
+    def reloading(self) -> None:
+        """Until the next :meth:`ready`. The time lets systemd tell this message from an earlier one."""
+        monotonic_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1_000
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={monotonic_us}")
+
+    def stopping(self, longest_s: float) -> None:
+        """It may take ``longest_s``, also where TimeoutStopSec is shorter."""
+        self._send(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={int(longest_s * 1_000_000)}")
 
     def alive(self) -> None:
         self._send("WATCHDOG=1")

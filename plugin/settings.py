@@ -109,7 +109,14 @@ class GatewaySettings:
     meta: Mapping[str, str] = field(default_factory=dict)
     proxy_config: Mapping[str, object] = field(default_factory=dict)
     register: bool = True
+    drain_delay_s: float = 5.0
+    """Between telling Consul and closing the listening sockets: sidecars turn away meanwhile."""
     drain_timeout_s: float = 30.0
+    """How long live connections may go on after that."""
+    drain_window_s: float = 5.0
+    """Over how long the connections that are left then are ended."""
+    handover_timeout_s: float = 3600.0
+    """How long live connections may stay in workers that a new generation has replaced."""
     access_log: str | None = None
     """``-`` is standard output, ``off`` is nowhere, anything else a file to append to; ``None``: as proxy-defaults
     say, else standard output."""
@@ -132,8 +139,14 @@ class GatewaySettings:
         _check_endpoint("--admin-address", self.admin_address, self.admin_port, lowest=0)
         if self.workers < 0:
             raise ConfigError(f"--workers {self.workers} is negative; 0 starts one worker for each usable core")
-        if not 0 <= self.drain_timeout_s < math.inf:
-            raise ConfigError(f"--drain-timeout {self.drain_timeout_s} is not a number of seconds that is 0 or more")
+        for flag, seconds in (
+            ("--drain-delay", self.drain_delay_s),
+            ("--drain-timeout", self.drain_timeout_s),
+            ("--drain-window", self.drain_window_s),
+            ("--handover-timeout", self.handover_timeout_s),
+        ):
+            if not 0 <= seconds < math.inf:
+                raise ConfigError(f"{flag} {seconds} is not a number of seconds that is 0 or more")
         if self.access_log == "":
             raise ConfigError("--access-log is empty; use - for standard output, off for none, or a path")
         for key, value in self.meta.items():

@@ -105,6 +105,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
     """Settings that all services share and that could not be used (mesh, proxy-defaults, Proxy.Config)."""
     """When the first of the trusted roots ends, Unix time."""
+    phase: str = ""
+    """Of the gateway's life (:class:`plugin.life.Phase`)."""
 
 
 def open_by_service(counters: Iterable[Counters]) -> dict[str, int]:

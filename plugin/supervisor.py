@@ -10,9 +10,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Mapping
 
 from plugin import privileges
 from plugin.access_log_sink import AccessLogSink
@@ -24,13 +22,16 @@ from plugin.definition import Definition
 from plugin.errors import GatewayError
 from plugin.gateway import Gateway
 from plugin.health import Health
+from plugin.life import Life, Phase
 from plugin.notify import ServiceManager
 from plugin.observe.needs import Needs
 from plugin.observe.observer import Observer
 from plugin.observe.store import FactStore
+from plugin.parts import Parts, first
 from plugin.registration import Registration
 from plugin.runtime_dir import RuntimeDirectory, base_directory, gateway_directory
 from plugin.settings import GatewaySettings
+from plugin.stopping import Farewell, last_words
 from plugin.tasks import spawn
 from plugin.workers.pool import Workers, WorkerSettings, usable_cores
 from plugin.workers.published import Published
@@ -44,10 +45,6 @@ EXIT_FAULT = 70
 """``EX_SOFTWARE`` of sysexits.h: a mistake of ours; start us again."""
 STRAGGLERS_INTERVAL_S = 5.0
 HEALTH_INTERVAL_S = 1.0
-FAREWELL_S = 5.0
-"""For the last words to Consul."""
-TURN_AWAY_S = 1.0
-"""Between telling Consul and closing the listening sockets, so that sidecars have turned away."""
 
 
 def run_gateway(settings: GatewaySettings) -> int:
@@ -87,11 +84,11 @@ class _Signals:
     def __init__(self) -> None:
         self.stop = asyncio.Event()
         self.stop_now = asyncio.Event()
-        self.reload = asyncio.Event()
+        self.read_again = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._asked_to_stop)
-        loop.add_signal_handler(signal.SIGHUP, self.reload.set)
+        loop.add_signal_handler(signal.SIGHUP, self.read_again.set)
 
     def _asked_to_stop(self) -> None:
         (self.stop_now if self.stop.is_set() else self.stop).set()
@@ -119,10 +116,11 @@ class Supervisor:
                 gateway=service_id,
                 addresses=bound,
                 count=settings.workers or usable_cores(),
-                limits=Limits(drain_timeout_s=settings.drain_timeout_s),
+                limits=Limits(drain_timeout_s=settings.drain_timeout_s, drain_window_s=settings.drain_window_s),
                 access_log_fd=self._access_log.descriptor,
                 log_level=settings.log_level,
                 log_format=settings.log_format,
+                handover_timeout_s=settings.handover_timeout_s,
             ),
             directory,
             published,
@@ -143,7 +141,8 @@ class Supervisor:
             access_logs=self._access_log.take,
         )
         self._observer = Observer(client, self._store, settings.service)
-        self._health = Health(self._workers, published, self._gateway)
+        self._life = Life()
+        self._health = Health(self._workers, published, self._gateway, self._life)
         self._registration = Registration(
             client,
             service=settings.service,
@@ -169,8 +168,11 @@ class Supervisor:
             definition=definition,
             health=self._health,
             access_log=self._access_log,
+            life=self._life,
         )
         self._view = view
+        self._farewell = Farewell(settings, self._life, self._workers, self._registration)
+        self._parts = Parts()
         self._admin = AdminServer(build_app(view))
 
     async def run(self, signals: _Signals) -> int:
@@ -182,9 +184,10 @@ class Supervisor:
             self._workers.release()
             await self._admin.stop()
             raise
-        async with self._parts(signals) as failed:
-            await _first(signals.stop, failed)
-        if failed.is_set():
+        self._run_parts(signals)
+        await first(signals.stop, self._parts.failed)
+        if self._parts.failed.is_set():
+            await self._parts.end()
             self._workers.release()
             await self._admin.stop()
             return EXIT_FAULT
@@ -203,37 +206,27 @@ class Supervisor:
         message = f"{settings.service} listens on {addresses} with {len(self._workers.all)} workers"
         emit(logger, logging.INFO, "gateway.started", message, pid=os.getpid())
 
-    @asynccontextmanager
-    async def _parts(self, signals: _Signals) -> AsyncIterator[asyncio.Event]:
-        """Run every part; gives an event that is set when one of them fails."""
-        failed = asyncio.Event()
-        parts: dict[str, Coroutine[Any, Any, None]] = {
-            "observer": self._observer.run(),
-            "gateway": self._gateway.run(),
-            "files and names": self._needs.run(),
-            "stragglers": self._take_in_stragglers(),
-            "reload": self._reload(signals.reload),
-            "health": self._watch_health(),
-        }
+    def _run_parts(self, signals: _Signals) -> None:
+        run = self._parts.run
+        run("observer", self._observer.run())
+        run("gateway", self._gateway.run())
+        run("files and names", self._needs.run())
+        run("stragglers", self._take_in_stragglers())
+        run("read again", self._read_again(signals.read_again))
+        run("health", self._watch_health())
         if self._settings.register:
-            parts["registration"] = self._register()
+            run("registration", self._register())
         if self._definition is not None:
-            parts["definition"] = self._definition.run()
+            run("definition", self._definition.run())
         if self._manager.watchdog_interval_s:
-            parts["watchdog"] = self._feed_watchdog()
-        tasks = [spawn(_guard(name, part, failed), name=name) for name, part in parts.items()]
+            run("watchdog", self._feed_watchdog())
         self._progress()
-        try:
-            yield failed
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks, timeout=FAREWELL_S)
 
     def _progress(self) -> None:
         """A worker or the registration has changed: the gateway may be ready for the first time."""
         if not self._ready.is_set() and not self._health.shortcomings():
             self._ready.set()
+            self._life.enter(Phase.SERVING)
             emit(logger, logging.INFO, "gateway.ready", "every worker has the newest state in force")
             self._manager.ready("serving")
 
@@ -261,7 +254,7 @@ class Supervisor:
             await asyncio.sleep(STRAGGLERS_INTERVAL_S)
             await self._workers.take_in_stragglers()
 
-    async def _reload(self, asked: asyncio.Event) -> None:
+    async def _read_again(self, asked: asyncio.Event) -> None:
         while True:
             await asked.wait()
             asked.clear()
@@ -275,51 +268,21 @@ class Supervisor:
             await asyncio.sleep(self._manager.watchdog_interval_s)
 
     async def _end(self, signals: _Signals) -> None:
-        """Leave Consul, drain, stop; at once when asked a second time."""
-        self._manager.stopping()
-        timeout_s = self._settings.drain_timeout_s
-        emit(
-            logger,
-            logging.INFO,
-            "gateway.stopping",
-            f"draining for up to {timeout_s:g} s; signal again to stop at once",
+        """Leave Consul, drain, stop; at once when asked a second time. Policy reaches live connections to the end."""
+        settings = self._settings
+        self._manager.stopping(self._farewell.longest_s)
+        message = (
+            f"leaving for {settings.drain_delay_s:g} s, then draining for up to {settings.drain_timeout_s:g} s;"
+            " signal again to stop at once"
         )
-        draining = spawn(self._drain(timeout_s), name="drain")
-        await _first(signals.stop_now, draining)
-        if not draining.done():
-            draining.cancel()
+        emit(logger, logging.INFO, "gateway.stopping", message)
+        await self._parts.end("registration", "health", "stragglers")
+        farewell = spawn(self._farewell.run(), name="farewell")
+        await first(signals.stop_now, farewell)
+        if not farewell.done():
+            farewell.cancel()
+        await self._parts.end()
         self._workers.kill()
-        await _last_words(self._registration.withdraw())
+        await last_words(self._registration.withdraw())
         await self._admin.stop()
         emit(logger, logging.INFO, "gateway.stopped", "stopped")
-
-    async def _drain(self, timeout_s: float) -> None:
-        if self._registration.registered:
-            await _last_words(self._registration.fail("the gateway is stopping"))
-            await asyncio.sleep(min(TURN_AWAY_S, timeout_s))
-        await self._workers.drain(timeout_s)
-
-
-async def _guard(name: str, part: Coroutine[Any, Any, None], failed: asyncio.Event) -> None:
-    try:
-        await part
-    except Exception:
-        logger.exception("%s failed by a mistake of this program; the workers go on without it", name)
-        failed.set()
-
-
-async def _first(*awaited: asyncio.Event | asyncio.Task[None]) -> None:
-    """Wait until an event is set or a task has ended."""
-    waiting = [spawn(one.wait(), name="wait") if isinstance(one, asyncio.Event) else one for one in awaited]
-    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    for one, task in zip(awaited, waiting, strict=True):
-        if isinstance(one, asyncio.Event):
-            task.cancel()
-
-
-async def _last_words(request: Coroutine[Any, Any, None]) -> None:
-    try:
-        async with asyncio.timeout(FAREWELL_S):
-            await request
-    except (GatewayError, TimeoutError) as error:
-        emit(logger, logging.WARNING, "registration.problem", f"Consul was not told: {error or 'it did not answer'}")

@@ -25,7 +25,8 @@ logger = logging.getLogger(__name__)
 _READ_SIZE = 1024 * 1024
 _MOST_UNSENT = 64 * 1024 * 1024
 """Bytes. A control process that reads nothing for that long is hung; reports to it are dropped."""
-_MOST_DESCRIPTORS = 16
+_MOST_DESCRIPTORS = 253
+"""``SCM_MAX_FD`` of the kernel: as many as one message may carry."""
 _PEER_CREDENTIALS = struct.Struct("3i")
 
 

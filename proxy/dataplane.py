@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import random
 import socket
 import time
 
@@ -141,6 +142,14 @@ class DataPlane:
     def end_all(self, reason: CloseReason, detail: str) -> None:
         for carrier in self.live:
             carrier.close(reason, detail)
+
+    def end_spread(self, window_s: float, reason: CloseReason, detail: str) -> None:
+        """End what is live now one by one, evenly over ``window_s`` and in random order: clients that come back do
+        not come back together."""
+        carriers = list(self.live)
+        random.shuffle(carriers)
+        for number, carrier in enumerate(carriers, 1):
+            self.loop.call_later(window_s * number / len(carriers), carrier.close, reason, detail)
 
 
 def _local_address(client: socket.socket) -> str:

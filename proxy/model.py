@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Raised whenever a frame changes its meaning; a worker of another version is drained, never driven."""
 
 
@@ -304,6 +304,8 @@ class Limits(msgspec.Struct, frozen=True):
     pending_handshakes: int = 1_000
     handshake_timeout_s: float = 10.0
     drain_timeout_s: float = 30.0
+    drain_window_s: float = 0.0
+    """As :class:`Drain`, when the worker itself is asked to stop (SIGTERM)."""
 
 
 class Listener(msgspec.Struct, frozen=True):
@@ -356,10 +358,29 @@ class AccessLogTarget(msgspec.Struct, frozen=True, tag="access_log_target"):
     """A file descriptor travels with this frame (``SCM_RIGHTS``); without one, lines go nowhere."""
 
 
+class Listen(msgspec.Struct, frozen=True, tag="listen"):
+    """From now on listen on exactly these sockets; their descriptors travel with this frame (``SCM_RIGHTS``).
+
+    A socket that the worker has already goes on; one that is not among them is closed once its queue is empty. Live
+    connections stay.
+    """
+
+    addresses: tuple[str, ...]
+    """``ip:port`` of each, in the order of the descriptors; the same address may be there more than once."""
+
+
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
-    """Accept nothing more; exit when the last connection ends or the time is over."""
+    """Accept nothing more; exit when the last connection ends. When the time is over, end those that are left."""
 
     timeout_s: float
+    window_s: float = 0.0
+    """What is left after ``timeout_s`` is ended one by one, spread evenly over this time."""
+
+
+class Ping(msgspec.Struct, frozen=True, tag="ping"):
+    """Asks whether the worker's event loop runs; answered with :class:`Pong`."""
+
+    id: int
 
 
 class Query(msgspec.Struct, frozen=True, tag="query"):
@@ -384,6 +405,16 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
     generation: int
     listeners: tuple[str, ...] = ()
     """The addresses of its listening sockets, in the order in which their descriptors travel with this frame."""
+
+
+class Listening(msgspec.Struct, frozen=True, tag="listening"):
+    """A :class:`Listen` is in force."""
+
+    addresses: tuple[str, ...]
+
+
+class Pong(msgspec.Struct, frozen=True, tag="pong"):
+    id: int
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -450,5 +481,5 @@ class ConnectionPage(msgspec.Struct, frozen=True, tag="connections"):
     more: bool
 
 
-ToWorker = Start | Update | AccessLogTarget | Drain | Query
-ToControl = Hello | Applied | Counters | ConnectionPage
+ToWorker = Start | Update | AccessLogTarget | Drain | Query | Listen | Ping
+ToControl = Hello | Applied | Counters | ConnectionPage | Listening | Pong

@@ -27,6 +27,11 @@ from proxy.model import (
     Counters,
     Drain,
     Hello,
+    Limits,
+    Listen,
+    Listening,
+    Ping,
+    Pong,
     Query,
     Start,
     ToWorker,
@@ -38,6 +43,7 @@ logger = logging.getLogger(__name__)
 
 _REPORT_INTERVAL_S = 1.0
 _LOG_CLOSE_TIMEOUT_S = 2.0
+_STOPPING = "the gateway is stopping, or this worker was replaced, and the time for draining is over"
 
 
 class Worker:
@@ -55,6 +61,9 @@ class Worker:
         self._accepting = False
         self._reported: Counters | None = None
         self._drain_until_s: float | None = None
+        self._drain_window_s = 0.0
+        self._over_at_s: float | None = None
+        """When the last connection is ended; known once the ending has begun."""
         self._wake = asyncio.Event()
         self._stopped = False
 
@@ -90,11 +99,16 @@ class Worker:
                 self._update(frame)
             case AccessLogTarget():
                 self._redirect(frame)
+            case Listen():
+                self._listen(frame)
             case Drain():
-                self._begin_drain(frame.timeout_s)
+                self._begin_drain(frame.timeout_s, frame.window_s)
             case Query():
                 if self._plane is not None and self._link is not None:
                     self._link.send(self._plane.page(frame))
+            case Ping():
+                if self._link is not None:
+                    self._link.send(Pong(frame.id))
 
     def _begin(self, start: Start) -> None:
         if self._start is not None:
@@ -112,6 +126,38 @@ class Worker:
             self._open_door(Path(start.handover_path))
         if self._link is not None:
             self._link.send(self._hello()[0])
+
+    def _listen(self, frame: Listen) -> None:
+        if self._plane is None or self._link is None:
+            return
+        descriptors = [self._link.take_descriptor() for _ in frame.addresses]
+        if -1 in descriptors:
+            # The kernel drops them when this process may open no more files (unix(7)); the sender asks again.
+            logger.error("listening sockets did not arrive, those from before stay; raise the limit of open files")
+            for descriptor in filter(lambda one: one >= 0, descriptors):
+                os.close(descriptor)
+        else:
+            self._listen_on(self._plane, dict(zip(descriptors, frame.addresses, strict=True)))
+        self._link.send(Listening(tuple(one.address for one in self._listeners)))
+
+    def _listen_on(self, plane: DataPlane, addresses: dict[int, str]) -> None:
+        """``addresses`` by descriptor. A socket that is here already may come again as another descriptor."""
+        known = {_inode(one.socket.fileno()): one for one in self._listeners}
+        kept: list[Listener] = []
+        for descriptor, address in addresses.items():
+            listener = known.pop(_inode(descriptor), None)
+            if listener is not None:
+                os.close(descriptor)
+            else:
+                listener = Listener(self._loop, socket.socket(fileno=descriptor), address, plane.admit)
+                if self._accepting:
+                    listener.start()
+            kept.append(listener)
+        for unwanted in known.values():
+            unwanted.stop()
+        self._listeners = kept
+        if self._drain_until_s is not None:
+            self._stop_listening()
 
     def _redirect(self, target: AccessLogTarget) -> None:
         if self._access_log is not None and self._link is not None:
@@ -172,6 +218,7 @@ class Worker:
         logger.info("a new control process has taken over")
         self._reported = None
         self._link = ControlLink(self._loop, successor, self._on_frame, self._on_lost)
+        self._report()
 
     # --- reporting and ending ---------------------------------------------------------------------------------
 
@@ -184,31 +231,45 @@ class Worker:
             self._link.send(counters)
 
     def _on_terminate(self) -> None:
-        self._begin_drain(self._start.limits.drain_timeout_s if self._start else 0.0)
+        limits = self._start.limits if self._start else Limits(drain_timeout_s=0.0)
+        self._begin_drain(limits.drain_timeout_s, limits.drain_window_s)
 
-    def _begin_drain(self, timeout_s: float) -> None:
+    def _begin_drain(self, timeout_s: float, window_s: float) -> None:
+        """A later call moves the end, until it has begun."""
+        self._stop_listening()
+        self._drain_until_s = time.monotonic() + timeout_s
+        self._drain_window_s = window_s
+        self._wake.set()
+
+    def _stop_listening(self) -> None:
         for listener in self._listeners:
             listener.stop()
         self._listeners.clear()
-        self._drain_until_s = time.monotonic() + timeout_s
-        self._wake.set()
 
     async def _drain(self) -> None:
-        assert self._drain_until_s is not None
+        """One step of it: returns at the latest when the next report is due."""
         if self._plane is None:
             self._stopped = True
             return
-        left_s = self._drain_until_s - time.monotonic()
         try:
-            async with asyncio.timeout(min(_REPORT_INTERVAL_S, max(left_s, 0))):
+            async with asyncio.timeout(min(_REPORT_INTERVAL_S, self._drain_left_s(self._plane))):
                 await self._plane.drained()
         except TimeoutError:
-            if left_s > _REPORT_INTERVAL_S:
-                self._wake.set()  # report, then wait again; a new Drain may have moved the end
+            if self._over_at_s is None or time.monotonic() < self._over_at_s:
+                self._wake.set()
                 return
-            self._plane.end_all(CloseReason.DRAIN, "the gateway is stopping")
+            self._plane.end_all(CloseReason.DRAIN, _STOPPING)
         self._report()
         self._stopped = True
+
+    def _drain_left_s(self, plane: DataPlane) -> float:
+        """Seconds until the ending begins, or once it has begun, until it is over."""
+        assert self._drain_until_s is not None
+        now_s = time.monotonic()
+        if self._over_at_s is None and now_s >= self._drain_until_s:
+            self._over_at_s = now_s + self._drain_window_s
+            plane.end_spread(self._drain_window_s, CloseReason.DRAIN, _STOPPING)
+        return max(0.0, (self._over_at_s or self._drain_until_s) - now_s)
 
     def _tidy_up(self) -> None:
         for listener in self._listeners:
@@ -219,6 +280,11 @@ class Worker:
             self._access_log.close(_LOG_CLOSE_TIMEOUT_S)
         if self._link is not None:
             self._link.close()
+
+
+def _inode(descriptor: int) -> int:
+    """The same for every descriptor of one socket, in whatever process."""
+    return os.fstat(descriptor).st_ino
 
 
 def _ignore() -> None:

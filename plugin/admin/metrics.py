@@ -15,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.exposition import generate_latest
 
 from plugin.admin.view import GatewayView
+from plugin.life import Phase
 from plugin.status import Status
 from plugin.workers.counters import Cardinality, Key, Sum, Totals
 from proxy.model import CloseReason
@@ -71,6 +72,10 @@ def _process(status: Status) -> Iterator[Metric]:
     yield _gauge("generation", "Number of the newest state.", status.generation)
     yield _gauge("start_time_seconds", "When the control process started, Unix time.", status.started_at_s)
     yield _counter("worker_restarts", "Workers that ended unasked and were replaced.", status.worker_restarts)
+    phase = GaugeMetricFamily("consul_tgw_phase", "1 for the phase that the gateway is in.", labels=["phase"])
+    for one in Phase:
+        phase.add_metric([one.value], one.value == status.phase)
+    yield phase
     generation = GaugeMetricFamily(
         "consul_tgw_worker_generation", "Number of the newest state in force in a worker.", labels=["worker"]
     )

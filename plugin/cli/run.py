@@ -59,12 +59,36 @@ from proxy import logs
 @click.option("--log-level", type=click.Choice(logs.LEVELS), default="info", show_default=True)
 @click.option("--log-format", type=click.Choice(logs.FORMATS), default="text", show_default=True)
 @click.option(
+    "--drain-delay",
+    type=click.FloatRange(0),
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="After SIGTERM: how long new connections are still served while sidecars turn away.",
+)
+@click.option(
     "--drain-timeout",
     type=click.FloatRange(0),
     default=30.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long live connections may go on after SIGTERM.",
+    help="After that: how long live connections may go on.",
+)
+@click.option(
+    "--drain-window",
+    type=click.FloatRange(0),
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="After that: those that are left are ended one by one over this time.",
+)
+@click.option(
+    "--handover-timeout",
+    type=click.FloatRange(0),
+    default=3600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long live connections may stay in workers that were replaced.",
 )
 @click.option(
     "--dns-server",
@@ -121,7 +145,10 @@ def gateway_settings(options: dict[str, Any]) -> GatewaySettings:
         meta=parse_meta(options["meta"]),
         proxy_config=parse_proxy_config(options["proxy_config"]),
         register=not options["no_register"],
+        drain_delay_s=options["drain_delay"],
         drain_timeout_s=options["drain_timeout"],
+        drain_window_s=options["drain_window"],
+        handover_timeout_s=options["handover_timeout"],
         access_log=options["access_log"],
         log_level=options["log_level"],
         log_format=options["log_format"],

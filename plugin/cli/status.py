@@ -64,6 +64,8 @@ def _head(shown: Status, now_s: float) -> Table:
     table.add_row(
         "state", "[green]ready[/]" if shown.ready else f"[red]not ready[/]: {escape('; '.join(shown.not_ready))}"
     )
+    if shown.phase not in ("", "starting", "serving"):
+        table.add_row("phase", shown.phase)
     if shown.registration.wanted:
         registration = f"registered, {shown.registration.check}" if shown.registration.registered else "not registered"
         if shown.registration.problem:

@@ -34,6 +34,7 @@ class Gateway(Launcher):
         workers: int = 1,
         token: str | None = None,
         drain_timeout_s: float = 2.0,
+        drain_delay_s: float = 0.0,
         arguments: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         bound_port: int | None = None,
@@ -54,6 +55,7 @@ class Gateway(Launcher):
         self._work_dir = work_dir
         self._token = token
         self._drain_timeout_s = drain_timeout_s
+        self._drain_delay_s = drain_delay_s
         self._arguments = list(arguments)
         self._environment = dict(environment or {})
         self._orphans: set[int] = set()
@@ -80,13 +82,14 @@ class Gateway(Launcher):
         command += [f"--workers={self.workers}"]
         if self._choose_access_log:
             command.append(f"--access-log={self.access_log_path}")
-        command += [f"--drain-timeout={self._drain_timeout_s}", f"--runtime-dir={self._work_dir / 'run'}"]
+        command += [f"--drain-delay={self._drain_delay_s}", f"--drain-timeout={self._drain_timeout_s}"]
+        command += ["--drain-window=0", f"--runtime-dir={self._work_dir / 'run'}"]
         return command + self._arguments
 
     async def stop(self) -> None:
         """As an operator does: drain, leave Consul, end."""
         if self.child is not None:
-            await self.child.terminate(self._drain_timeout_s + 15)
+            await self.child.terminate(self._drain_delay_s + self._drain_timeout_s + 15)
             self.child = None
 
         self._end_orphans()

@@ -34,8 +34,6 @@ logger = logging.getLogger(__name__)
 ADOPT_DEADLINE_S = 5.0
 UPGRADE_DRAIN_S = 600.0
 """How long a worker that we cannot drive (another protocol version) may keep its connections: their policy is stale."""
-REPLACED_DRAIN_S = 30 * 24 * 3600.0
-"""A replaced worker that still obeys us may keep its connections for a month."""
 QUICK_DEATH_S = 30.0
 LONGEST_BACKOFF_S = 5.0
 FREE_RESTARTS = 3
@@ -52,6 +50,8 @@ class WorkerSettings:
     access_log_fd: int = -1
     log_level: str = "info"
     log_format: str = "text"
+    handover_timeout_s: float = 3600.0
+    """How long a replaced worker may keep its live connections."""
     command: tuple[str, ...] = field(default_factory=process.worker_command)
 
 
@@ -231,13 +231,14 @@ class Workers:
                 listener.close()
         self._drain_replaced()
 
-    async def drain(self, timeout_s: float) -> None:
-        """Stop accepting, let live connections end for up to ``timeout_s``, end every worker."""
+    async def drain(self, timeout_s: float, window_s: float = 0.0) -> None:
+        """Stop accepting, let live connections end for up to ``timeout_s``, end what is left one by one in the
+        ``window_s`` after that, end every worker."""
         self._stopping = True
         self._close_sockets()
         for worker in self.all:
-            worker.drain(timeout_s)
-        await self._wait_until_gone(timeout_s + EXIT_GRACE_S)
+            worker.drain(timeout_s, window_s)
+        await self._wait_until_gone(timeout_s + window_s + EXIT_GRACE_S)
         self.kill(signal.SIGTERM)
         await self._wait_until_gone(EXIT_GRACE_S)
         self.kill(signal.SIGKILL)
@@ -276,7 +277,8 @@ class Workers:
         if not self._to_drain or not self.ready or self._stopping:
             return
         for old in self._to_drain:
-            old.drain(REPLACED_DRAIN_S if old.driven else UPGRADE_DRAIN_S)
+            longest_s = self.settings.handover_timeout_s
+            old.drain(longest_s if old.driven else min(longest_s, UPGRADE_DRAIN_S), self.settings.limits.drain_window_s)
         self._to_drain.clear()
 
     def _disconnected(self, worker: Worker, problem: str) -> None:

@@ -174,10 +174,11 @@ class Worker:
         else:
             asyncio.get_running_loop().call_later(_REDIRECT_AGAIN_S, self._redirect)
 
-    def drain(self, timeout_s: float) -> None:
+    def drain(self, timeout_s: float, window_s: float) -> None:
+        """Accept no more, and end in ``timeout_s`` and ``window_s``; also a worker of another version obeys."""
         self.draining = True
         if self._channel is not None:
-            self._channel.send(frames.encode(Drain(timeout_s)))
+            self._channel.send(frames.encode(Drain(timeout_s, window_s)))
 
     async def connections(self, after: int, limit: int, deadline_s: float) -> tuple[tuple[Connection, ...], bool]:
         """A page of its live connections, and whether there are more. :raises WorkerGone: without an answer."""

@@ -24,6 +24,10 @@ from proxy.model import (
     Counters,
     Drain,
     Hello,
+    Listen,
+    Listening,
+    Ping,
+    Pong,
     Query,
     Start,
     ToControl,
@@ -38,6 +42,7 @@ class ScriptedWorker:
         self.reader = frames.WorkerFrames()
         self.start: Start | None = None
         self.listeners: list[socket.socket] = []
+        self.descriptors: list[int] = []
         self.waiting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.generation = 0
         self.accepted = 0
@@ -57,7 +62,8 @@ class ScriptedWorker:
     def _control_readable(self) -> None:
         assert self.control is not None
         try:
-            data = self.control.recv(65536)
+            data, descriptors, _, _ = socket.recv_fds(self.control, 65536, 253)
+            self.descriptors += descriptors
         except ConnectionResetError:  # it died with something of ours unread
             data = b""
         if not data:
@@ -85,8 +91,19 @@ class ScriptedWorker:
                 ]
                 page = tuple(one for one in shown if one.number > frame.after)[: frame.limit]
                 self._send(ConnectionPage(frame.id, page, len(shown) > frame.after + frame.limit))
+            case Listen():
+                self._listen(frame)
+            case Ping():
+                self._send(Pong(frame.id))
             case Drain():
                 sys.exit(0)
+
+    def _listen(self, frame: Listen) -> None:
+        taken = [self.descriptors.pop(0) for _ in frame.addresses]
+        for listener in self.listeners:
+            listener.close()
+        self.listeners = [socket.socket(fileno=descriptor) for descriptor in taken]
+        self._send(Listening(frame.addresses))
 
     def _started(self, start: Start) -> None:
         self.start = start

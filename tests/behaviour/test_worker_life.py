@@ -6,15 +6,16 @@ import asyncio
 import contextlib
 import signal
 import socket
+import time
 from pathlib import Path
 
 import pytest
 
 from plugin.dev.external import ExternalService, echo
 from proxy.frames import ControlFrames, encode
-from proxy.model import PROTOCOL_VERSION, Action, Drain, Hello, ServiceName, Update
+from proxy.model import PROTOCOL_VERSION, Action, Drain, Hello, Listen, Listening, Ping, Pong, ServiceName, Update
 from tests.support.eventually import eventually
-from tests.support.mesh import HandMadeMesh, connected, sni
+from tests.support.mesh import HandMadeMesh, MeshClient, connected, sni
 from tests.support.worker import WorkerProcess, running_worker
 
 
@@ -111,6 +112,76 @@ async def test_draining_ends_what_is_left_when_the_time_is_over(mesh: HandMadeMe
         assert worker.process is not None
         assert await asyncio.wait_for(worker.process.wait(), 20) == 0
         await worker.record(reason="drain")
+
+
+async def test_what_is_left_ends_one_by_one_over_the_window(mesh: HandMadeMesh) -> None:
+    """Clients that come back at once must not come back together."""
+    window_s, clients = 3.0, 12
+    async with running_worker() as worker, ExternalService(echo) as service, contextlib.AsyncExitStack() as stack:
+        await worker.update(mesh=mesh.settings(Action.ALLOW), upserts=(mesh.service("db", service.port),))
+        context = mesh.client_context(mesh.leaf("web"))
+        ends: list[float] = []
+
+        async def note_end(client: MeshClient) -> None:
+            await client.ended()
+            ends.append(time.monotonic())
+
+        waiting = []
+        for _ in range(clients):
+            client = await stack.enter_async_context(connected(worker.port, context, sni("db")))
+            await client.exchange(b"1")
+            waiting.append(note_end(client))
+        await worker.send(Drain(timeout_s=0.1, window_s=window_s))
+        await asyncio.gather(*waiting)
+        assert worker.process is not None
+        assert await asyncio.wait_for(worker.process.wait(), 20) == 0
+        assert ends[-1] - ends[0] > window_s / 2
+        middle = sum(ends[0] + window_s / 4 < one < ends[0] + window_s * 3 / 4 for one in ends)
+        assert clients / 4 <= middle <= clients * 3 / 4
+
+
+async def test_listening_sockets_come_and_go_while_it_runs(mesh: HandMadeMesh) -> None:
+    """Who waits in the queue of a socket that goes is still served."""
+    async with running_worker() as worker, ExternalService(echo) as service:
+        await worker.update(mesh=mesh.settings(Action.ALLOW), upserts=(mesh.service("db", service.port),))
+        context = mesh.client_context(mesh.leaf("web"))
+        with socket.create_server(("127.0.0.1", 0)) as second:
+            port = second.getsockname()[1]
+            async with connected(worker.port, context, sni("db")) as client:
+                await client.exchange(b"1")
+                both = (f"127.0.0.1:{worker.port}", f"127.0.0.1:{port}")
+                descriptors = [worker.listening.fileno(), second.fileno()]
+                socket.send_fds(worker.control, [encode(Listen(both))], descriptors)
+                await eventually(lambda: Listening(both) in worker.frames)
+                async with connected(port, context, sni("db")) as newcomer:
+                    await newcomer.exchange(b"2")
+                queued = [socket.create_connection(("127.0.0.1", worker.port)) for _ in range(20)]
+                worker.listening.close()
+                socket.send_fds(worker.control, [encode(Listen(both[1:]))], [second.fileno()])
+                await eventually(lambda: Listening(both[1:]) in worker.frames)
+                with pytest.raises(ConnectionError):
+                    socket.create_connection(("127.0.0.1", worker.port)).close()
+                for one in queued:
+                    with one:
+                        one.shutdown(socket.SHUT_WR)
+                        one.settimeout(20)
+                        assert await asyncio.to_thread(one.recv, 1) == b""
+                assert await client.exchange(b"3") == b"3"
+
+
+async def test_sockets_that_did_not_arrive_change_nothing(mesh: HandMadeMesh) -> None:
+    """The kernel drops descriptors where a process may open no more files."""
+    async with running_worker() as worker, ExternalService(echo) as service:
+        await worker.update(mesh=mesh.settings(Action.ALLOW), upserts=(mesh.service("db", service.port),))
+        await worker.send(Listen(("lost",)))
+        await eventually(lambda: Listening((f"127.0.0.1:{worker.port}",)) in worker.frames)
+        async with connected(worker.port, mesh.client_context(mesh.leaf("web")), sni("db")) as client:
+            assert await client.exchange(b"1") == b"1"
+
+
+async def test_a_ping_is_answered(worker: WorkerProcess) -> None:
+    await worker.send(Ping(7))
+    await eventually(lambda: Pong(7) in worker.frames)
 
 
 async def test_a_broken_frame_costs_the_link_and_not_the_traffic(mesh: HandMadeMesh) -> None:

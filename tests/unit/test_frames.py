@@ -12,9 +12,15 @@ from hypothesis import strategies as st
 from proxy import frames
 from proxy.errors import FrameError
 from proxy.frames import ControlFrames, WorkerFrames, encode
-from proxy.model import Applied, Drain, Query, ToWorker, Update
+from proxy.model import Applied, Drain, Listen, Ping, Query, ToWorker, Update
 
-SENT: list[ToWorker] = [Update(generation=1), Drain(timeout_s=2.5), Query(id=3, after=4, limit=5)]
+SENT: list[ToWorker] = [
+    Update(generation=1),
+    Drain(timeout_s=2.5, window_s=0.5),
+    Query(id=3, after=4, limit=5),
+    Listen(("127.0.0.1:1",)),
+    Ping(6),
+]
 STREAM = b"".join(encode(frame) for frame in SENT)
 
 

@@ -8,6 +8,7 @@ import pytest
 from plugin import health
 from plugin.gateway import Gateway
 from plugin.health import Health
+from plugin.life import Life
 from plugin.workers.pool import Workers
 from plugin.workers.published import Published
 from proxy.model import Mesh
@@ -31,7 +32,7 @@ def made(**workers: Any) -> tuple[Health, Published, SimpleNamespace]:
     published = Published(1, Mesh("x.consul", "dc1", ()), {}, frozenset(), complete=True)
     rest = SimpleNamespace(ready=True, complaint="", addresses=tuple, **workers)
     gateway = SimpleNamespace(mesh_problems=("the roots are awaited",))
-    return Health(cast(Workers, rest), published, cast(Gateway, gateway)), published, rest
+    return Health(cast(Workers, rest), published, cast(Gateway, gateway), Life()), published, rest
 
 
 async def test_nothing_is_lacking_when_every_worker_is_up_to_date(clock: Clock) -> None:

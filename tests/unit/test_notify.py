@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from pathlib import Path
 
 from plugin.notify import ServiceManager
@@ -14,8 +15,23 @@ def test_messages_reach_the_socket(tmp_path: Path) -> None:
         told = ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "notify")})
         told.ready("serving")
         told.alive()
-        told.stopping()
-        assert [manager.recv(100) for _ in range(3)] == [b"READY=1\nSTATUS=serving", b"WATCHDOG=1", b"STOPPING=1"]
+        told.stopping(2.5)
+        assert [manager.recv(100) for _ in range(3)] == [
+            b"READY=1\nSTATUS=serving",
+            b"WATCHDOG=1",
+            b"STOPPING=1\nEXTEND_TIMEOUT_USEC=2500000",
+        ]
+
+
+def test_a_reload_says_when_it_began(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(5)
+        before_us = time.monotonic_ns() // 1_000
+        ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "notify")}).reloading()
+        first, _, second = manager.recv(100).decode().partition("\n")
+        assert first == "RELOADING=1"
+        assert before_us <= int(second.removeprefix("MONOTONIC_USEC=")) <= time.monotonic_ns() // 1_000
 
 
 def test_an_abstract_socket_is_understood() -> None:
