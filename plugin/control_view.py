@@ -31,7 +31,7 @@ from plugin.status import (
     worker_status,
 )
 from plugin.version import version_text
-from plugin.workers.counters import Totals
+from plugin.workers.counters import Dials, Totals
 from plugin.workers.pool import Workers
 from plugin.workers.published import Published
 from plugin.workers.worker import Worker, WorkerGone
@@ -126,9 +126,13 @@ class ControlView:
 
     def _services(self) -> tuple[ServiceStatus, ...]:
         live = open_by_service(worker.counters for worker in self.workers.all if worker.counters is not None)
-        return tuple(self._service(name, live.get(str(name), 0)) for name in sorted(self.store.linked()))
+        dials = self.totals().dials
+        return tuple(
+            self._service(name, live.get(str(name), 0), dials.get(str(name), Dials()))
+            for name in sorted(self.store.linked())
+        )
 
-    def _service(self, name: ServiceName, open_connections: int) -> ServiceStatus:
+    def _service(self, name: ServiceName, open_connections: int, dials: Dials) -> ServiceStatus:
         reasons = self.gateway.problems_of(name)
         facts = self.store.service_facts(name)
         leaf = facts.leaf.value
@@ -140,6 +144,7 @@ class ControlView:
                 warnings=self._warnings(name),
                 from_wildcard=facts.from_wildcard,
                 open_connections=open_connections,
+                dials=dials,
             )
         return ServiceStatus(
             name=str(name),
@@ -150,6 +155,7 @@ class ControlView:
             intentions=len(facts.intentions.value or ()) if facts.intentions.known else None,
             leaf_expires_at_s=leaf.not_after_s if leaf else 0.0,
             open_connections=open_connections,
+            dials=dials,
         )
 
     def _warnings(self, name: ServiceName) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from plugin.consul.poller import WatchState
+from plugin.workers.counters import Dials
 from proxy.model import Counters, Mesh, Service
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     leaf_expires_at_s: float = 0.0
     """Unix time, seconds; 0 without a leaf."""
     open_connections: int = 0
+    dials: Dials = Dials()
+    """What went wrong towards the external service since the gateway started."""
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,6 +129,7 @@ def service_status(
     warnings: tuple[str, ...],
     from_wildcard: bool,
     open_connections: int,
+    dials: Dials,
 ) -> ServiceStatus:
     """Of a service that the workers have."""
     endpoints = dict.fromkeys(endpoint for name in service.server_names for endpoint in name.endpoints)
@@ -145,6 +149,7 @@ def service_status(
         intentions=None if service.intentions is None else len(service.intentions),
         leaf_expires_at_s=service.leaf.not_after_s,
         open_connections=open_connections,
+        dials=dials,
     )
 
 

@@ -23,7 +23,9 @@ _DEFAULT_TIME = "%Y-%m-%dT%H:%M:%S.%3fZ"
 _FRACTION = re.compile(r"%([1-9]?)f|%s|%%")
 _HOSTNAME = socket.gethostname()
 
-_DIAL_FAILURES = frozenset({CloseReason.DIAL_FAILED, CloseReason.DIAL_TIMEOUT, CloseReason.UPSTREAM_TLS_FAILED})
+_DIAL_FAILURES = frozenset(
+    {CloseReason.DIAL_FAILED, CloseReason.DIAL_TIMEOUT, CloseReason.EXHAUSTED, CloseReason.UPSTREAM_TLS_FAILED}
+)
 _HANDSHAKE_FAILURES = frozenset(
     {
         CloseReason.NOT_TLS,

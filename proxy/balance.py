@@ -18,6 +18,7 @@ from proxy.errors import UpstreamError
 from proxy.hashing import Ranking
 from proxy.logs import emit
 from proxy.model import Balance, BalancePolicy, Endpoint, HashSource
+from proxy.shortage import ShortageError
 
 logger = logging.getLogger(__name__)
 
@@ -62,15 +63,23 @@ class EndpointSet:
             self._ejections.tried(other)
             yield other
 
-    def dialled(self, reached: Endpoint | None, failures: Mapping[Endpoint, UpstreamError]) -> None:
-        """Learn how dialling one connection went: which endpoint was reached, if any, and which were not, and why."""
+    def dialled(self, reached: Endpoint | None, failures: Mapping[Endpoint, UpstreamError]) -> int:
+        """Learn how dialling one connection went: which endpoint was reached, if any, and which were not, and why.
+
+        :returns: how many endpoints are left out from now on.
+        """
         if reached is not None and self._ejections and self._ejections.succeeded(reached):
             emit(logger, logging.INFO, "endpoint.returned", f"{reached} can be reached again", **_fields(reached))
+        ejected = 0
         for endpoint, error in failures.items():
+            if isinstance(error, ShortageError):
+                continue
             left_out_s = self._ejections.failed(endpoint, self._usable)
             if left_out_s is not None:
                 message = f"{endpoint} is left out for {left_out_s:.1f} s: dialling it failed again and again: {error}"
                 emit(logger, logging.WARNING, "endpoint.ejected", message, **_fields(endpoint))
+                ejected += 1
+        return ejected
 
     def opened(self, endpoint: Endpoint) -> None:
         at = place(endpoint)

@@ -201,11 +201,15 @@ class Carrier:
         assert self._session is not None
         plane = self._plane
         target = self._route.target
-        try:
-            upstream, endpoint = await dial(permit, target, self.life.client_ip, steps, plane.buffers)
-        except UpstreamError:
-            plane.telemetry.dial_failures += 1
-            raise
+        service = self.life.service
+        upstream, endpoint = await dial(
+            permit,
+            target,
+            self.life.client_ip,
+            steps,
+            plane.buffers,
+            lambda failures, ejected: plane.dials_failed(service, failures.values(), ejected),
+        )
         self.life.connected(endpoint)
         # Kept: an update may take the server name away, while the connection goes on.
         self._endpoints = target.endpoints

@@ -12,11 +12,13 @@ import logging
 import random
 import socket
 import time
+from collections.abc import Collection
 
 from proxy.access_log import AccessLog
 from proxy.carrier import Carrier
 from proxy.channel import Buffers
 from proxy.connection import ConnectionLife
+from proxy.errors import UpstreamError
 from proxy.intentions import Refusal
 from proxy.listener import printed
 from proxy.live import LiveConnections
@@ -32,6 +34,7 @@ from proxy.model import (
 )
 from proxy.poller import Poller
 from proxy.routes import RouteTable
+from proxy.shortage import ShortageError, ShortageLog
 from proxy.streams import Streams
 from proxy.telemetry import Telemetry
 
@@ -50,6 +53,7 @@ class DataPlane:
         self.routes = RouteTable()
         self.live = LiveConnections()
         self.telemetry = Telemetry()
+        self._shortages = ShortageLog(self.loop.time)
         self.pending_handshakes = 0
         self._worker = worker
         self._access_log = access_log
@@ -82,6 +86,13 @@ class DataPlane:
 
     def handshake_over(self) -> None:
         self.pending_handshakes -= 1
+
+    def dials_failed(self, service: str, failures: Collection[UpstreamError], ejected: int) -> None:
+        """Attempts of one connection of ``service`` have failed, and ``ejected`` endpoints are left out from now on."""
+        shortages = [failure for failure in failures if isinstance(failure, ShortageError)]
+        self.telemetry.dialled(service, len(failures) - len(shortages), ejected, len(shortages))
+        for shortage in shortages:
+            self._shortages.note(service, shortage)
 
     def ended(self, carrier: Carrier, received: int, sent: int) -> None:
         """A carrier has closed; count it, log it, forget it."""

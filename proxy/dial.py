@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from proxy import handshake
@@ -12,6 +13,7 @@ from proxy.errors import UpstreamError
 from proxy.intentions import Permit
 from proxy.model import CloseReason, Endpoint, Keepalive
 from proxy.rivals import Rivals
+from proxy.shortage import ShortageError
 from proxy.steps import DeadlineExpired, Steps
 from proxy.tcp_connect import Failures, connect, failed, race, timed_out
 from proxy.tls_context import UpstreamContext
@@ -32,13 +34,18 @@ class Target:
     keepalive: Keepalive | None = None
 
 
+Report = Callable[[Failures, int], None]
+"""Gets the attempts of one connection that failed, and how many endpoints are left out because of that."""
+
+
 async def dial(
-    permit: Permit, target: Target, client_ip: str, steps: Steps, buffers: Buffers
+    permit: Permit, target: Target, client_ip: str, steps: Steps, buffers: Buffers, report: Report
 ) -> tuple[Channel, Endpoint]:
     """Connect to the best endpoint that answers.
 
     The addresses of a hostname are tried side by side; an IP address of the catalog is tried alone.
 
+    :param report: is called when an attempt has failed, also when another one succeeds.
     :raises UpstreamError: when none does; the text names each one that was tried.
     """
     assert isinstance(permit, Permit)
@@ -50,14 +57,20 @@ async def dial(
         if chosen not in failures:
             opened = await _attempt(target, chosen, steps, buffers, failures)
             if opened is not None:
-                target.endpoints.dialled(opened[1], failures)
+                _learn(target, opened[1], failures, report)
                 return opened
-    target.endpoints.dialled(None, failures)
+    _learn(target, None, failures, report)
     if not failures:
         raise UpstreamError(CloseReason.NO_ENDPOINTS, "the service has no instance that could be dialled")
     newest = next(reversed(failures.values()))
     texts = (f"{endpoint}: {error}" for endpoint, error in failures.items())
     raise UpstreamError(newest.reason, "; ".join(texts))
+
+
+def _learn(target: Target, reached: Endpoint | None, failures: Failures, report: Report) -> None:
+    ejected = target.endpoints.dialled(reached, failures)
+    if failures:
+        report(failures, ejected)
 
 
 async def _attempt(
@@ -93,7 +106,7 @@ async def _race(
     now_s = steps.poller.loop.time
     line = [endpoint for endpoint in target.rivals.line_up(chosen, now_s()) if endpoint not in failures]
     won = await race(steps, line, target.connect_timeout_s, failures)
-    if won is not None and won[1] != line[0]:
+    if won is not None and won[1] != line[0] and not isinstance(failures.get(line[0]), ShortageError):
         target.rivals.lost(line[0], now_s())
     return won
 

@@ -58,6 +58,8 @@ class CloseReason(enum.StrEnum):
     NO_ENDPOINTS = "no_endpoints"
     DIAL_FAILED = "dial_failed"
     DIAL_TIMEOUT = "dial_timeout"
+    EXHAUSTED = "exhausted"
+    """Nothing could be dialled because the gateway's own machine lacks descriptors, ports or memory."""
     UPSTREAM_TLS_FAILED = "upstream_tls_failed"
     IDLE = "idle"
     LIFETIME = "lifetime"
@@ -449,6 +451,18 @@ class Count(msgspec.Struct, frozen=True, array_like=True):
     bytes_sent: int
 
 
+class DialCount(msgspec.Struct, frozen=True, array_like=True):
+    """Totals of one service since the worker started."""
+
+    service: str
+    failures: int = 0
+    """Attempts that an endpoint refused or did not answer; one connection may make several."""
+    ejections: int = 0
+    """How often an endpoint was left out for a while."""
+    shortages: int = 0
+    """Attempts that failed for want of something on the gateway's own machine."""
+
+
 class Counters(msgspec.Struct, frozen=True, tag="counters"):
     """Absolute totals of one worker; sent about once a second while they change."""
 
@@ -456,8 +470,9 @@ class Counters(msgspec.Struct, frozen=True, tag="counters"):
     open_connections: int
     pending_handshakes: int
     accepted: int
-    dial_failures: int
     policy_closed: int = 0
+    dials: tuple[DialCount, ...] = ()
+    """Of services that had any trouble."""
 
 
 class Connection(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from proxy.errors import UpstreamError
 from proxy.model import CloseReason, Endpoint
+from proxy.shortage import shortage
 from proxy.steps import DeadlineExpired, Steps
 
 ATTEMPT_DELAY_S = 0.25
@@ -64,7 +65,7 @@ async def race(
 
 
 def failed(error: OSError) -> UpstreamError:
-    return UpstreamError(CloseReason.DIAL_FAILED, error.strerror or str(error))
+    return shortage(error) or UpstreamError(CloseReason.DIAL_FAILED, error.strerror or str(error))
 
 
 def timed_out(timeout_s: float) -> UpstreamError:

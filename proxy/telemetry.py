@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from proxy.model import Count, Counters
+from proxy.model import Count, Counters, DialCount
 
 
 class Telemetry:
@@ -12,8 +12,8 @@ class Telemetry:
 
     def __init__(self) -> None:
         self._closed: dict[tuple[str, str, str], list[int]] = {}
+        self._dials: dict[str, list[int]] = {}
         self.accepted = 0
-        self.dial_failures = 0
         self.policy_closed = 0
 
     def closed(self, service: str, source: str, reason: str, received: int, sent: int) -> None:
@@ -22,6 +22,13 @@ class Telemetry:
         totals[0] += 1
         totals[1] += received
         totals[2] += sent
+
+    def dialled(self, service: str, failures: int, ejections: int, shortages: int) -> None:
+        """Attempts of one connection have failed; the numbers are of that connection."""
+        totals = self._dials.setdefault(service, [0, 0, 0])
+        totals[0] += failures
+        totals[1] += ejections
+        totals[2] += shortages
 
     def counters(self, live: Iterable[tuple[str, str, int, int]], pending_handshakes: int) -> Counters:
         """``live`` has (service, source, bytes received, bytes sent) of every open connection."""
@@ -40,6 +47,6 @@ class Telemetry:
             open_connections=open_connections,
             pending_handshakes=pending_handshakes,
             accepted=self.accepted,
-            dial_failures=self.dial_failures,
             policy_closed=self.policy_closed,
+            dials=tuple(DialCount(service, *numbers) for service, numbers in self._dials.items()),
         )

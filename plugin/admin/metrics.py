@@ -17,7 +17,7 @@ from prometheus_client.exposition import generate_latest
 from plugin.admin.view import GatewayView
 from plugin.life import Phase
 from plugin.status import Status
-from plugin.workers.counters import Cardinality, Key, Sum, Totals
+from plugin.workers.counters import Cardinality, Dials, Key, Sum, Totals
 from proxy.model import CloseReason
 
 REFUSALS = frozenset(
@@ -46,6 +46,7 @@ class GatewayCollector:
         status, totals = self._view.status(), self._view.totals()
         yield from _process(status)
         yield from _traffic(self._cardinality.bounded(totals.sums), status, totals)
+        yield from _dials(status, totals)
         yield from _services(status)
         yield from _watches(status)
 
@@ -117,8 +118,32 @@ def _traffic(sums: dict[Key, Sum], status: Status, totals: Totals) -> Iterator[M
     yield from (closed, opened, received, sent, refusals)
     yield _counter("connections_accepted", "Connections accepted by all workers.", totals.accepted)
     yield _gauge("handshakes_pending", "Connections whose handshake is not finished.", totals.pending_handshakes)
-    yield _counter("dial_failures", "Attempts to reach an endpoint that failed.", totals.dial_failures)
     yield _counter("policy_closed", "Live connections that a change of policy ended.", totals.policy_closed)
+
+
+def _dials(status: Status, totals: Totals) -> Iterator[Metric]:
+    failures = CounterMetricFamily(
+        "consul_tgw_dial_failures",
+        "Attempts that an endpoint refused or did not answer; one connection may make several.",
+        labels=["service"],
+    )
+    ejections = CounterMetricFamily(
+        "consul_tgw_endpoint_ejections",
+        "How often an endpoint was left out for a while because dialling it failed again and again, in any worker.",
+        labels=["service"],
+    )
+    shortages = CounterMetricFamily(
+        "consul_tgw_dial_shortages",
+        "Attempts that failed because this machine lacks file descriptors, local ports or memory.",
+        labels=["service"],
+    )
+    names = {service.name for service in status.services} | totals.dials.keys()
+    for name in sorted(names):
+        dials = totals.dials.get(name, Dials())
+        failures.add_metric([name], dials.failures)
+        ejections.add_metric([name], dials.ejections)
+        shortages.add_metric([name], dials.shortages)
+    yield from (failures, ejections, shortages)
 
 
 def _services(status: Status) -> Iterator[Metric]:

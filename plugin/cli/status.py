@@ -48,7 +48,7 @@ def render(shown: Status, console: Console, *, now_s: float) -> None:
     console.print(_head(shown, now_s))
     console.print(_services(shown, now_s))
     for one in shown.services:
-        for text in (*one.reasons, *one.warnings):
+        for text in (*one.reasons, *one.warnings, *_dials(one)):
             console.print(f"[yellow]{escape(one.name)}[/]: {escape(text)}")
     console.print(_workers(shown))
     for watch in shown.watches:
@@ -99,6 +99,17 @@ def _services(shown: Status, now_s: float) -> Table:
             str(one.open_connections),
         )
     return table
+
+
+def _dials(one: ServiceStatus) -> list[str]:
+    """What has gone wrong towards the external service since the gateway started, in words."""
+    dials, found = one.dials, []
+    if dials.failures:
+        left_out = f"; an endpoint was left out {dials.ejections} times" if dials.ejections else ""
+        found.append(f"{dials.failures} attempts to reach it have failed{left_out}")
+    if dials.shortages:
+        found.append(f"{dials.shortages} attempts have failed for want of resources of this machine: see the log")
+    return found
 
 
 def _state(one: ServiceStatus) -> str:

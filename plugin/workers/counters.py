@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from proxy.model import CloseReason, Count, Counters
+from proxy.model import CloseReason, Count, Counters, DialCount
 
 Key = tuple[str, str, str]
 """``(service, source, reason)``; the reason is empty for connections that are still open."""
@@ -29,14 +29,27 @@ class Sum:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Dials:
+    """Of one service, over all workers; see :class:`proxy.model.DialCount`."""
+
+    failures: int = 0
+    ejections: int = 0
+    shortages: int = 0
+
+    def __add__(self, other: Dials | DialCount) -> Dials:
+        return Dials(self.failures + other.failures, self.ejections + other.ejections, self.shortages + other.shortages)
+
+
 @dataclass(slots=True)
 class Totals:
     sums: dict[Key, Sum] = field(default_factory=dict)
     open_connections: int = 0
     pending_handshakes: int = 0
     accepted: int = 0
-    dial_failures: int = 0
     policy_closed: int = 0
+    dials: dict[str, Dials] = field(default_factory=dict)
+    """By service, of those that had any trouble."""
 
     def add(self, counters: Counters) -> None:
         for count in counters.counts:
@@ -53,8 +66,9 @@ class Totals:
 
     def _monotonic(self, counters: Counters) -> None:
         self.accepted += counters.accepted
-        self.dial_failures += counters.dial_failures
         self.policy_closed += counters.policy_closed
+        for count in counters.dials:
+            self.dials[count.service] = self.dials.get(count.service, Dials()) + count
 
     def _count(self, count: Count, reason: str) -> None:
         key = (count.service, count.source, reason)
@@ -66,8 +80,8 @@ def totals(ended: Totals, live: Iterable[Counters]) -> Totals:
     result = Totals(
         sums=dict(ended.sums),
         accepted=ended.accepted,
-        dial_failures=ended.dial_failures,
         policy_closed=ended.policy_closed,
+        dials=dict(ended.dials),
     )
     for counters in live:
         result.add(counters)

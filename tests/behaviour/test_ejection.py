@@ -6,6 +6,7 @@ from pathlib import Path
 
 from plugin.dev.external import ExternalService, echo
 from proxy.ejection import FAILURES
+from proxy.model import DialCount
 from tests.support.eventually import eventually
 from tests.support.mesh import HandMadeMesh, allow, connected, sni
 from tests.support.ports import shared_port
@@ -36,6 +37,8 @@ async def test_a_dead_instance_costs_nobody_a_connection_and_comes_back_by_itsel
             (ejected,) = await eventually(lambda: logged("endpoint.ejected"))
             assert "Connection refused" in ejected
             assert alive.accepted == 2 * FAILURES
+            counted = DialCount("db", failures=FAILURES, ejections=1)
+            await eventually(lambda: worker.counters is not None and worker.counters.dials == (counted,))
 
             async with ExternalService(echo, port=dead_port) as returned:
 

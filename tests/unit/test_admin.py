@@ -15,7 +15,7 @@ from plugin.admin.metrics import GatewayCollector, exposition
 from plugin.admin.view import ConnectionList
 from plugin.errors import ConfigError, StartError
 from plugin.status import RegistrationStatus, ServiceStatus, Status, WatchStatus, WorkerStatus
-from plugin.workers.counters import Sum, Totals
+from plugin.workers.counters import Dials, Sum, Totals
 
 READY = Status(
     service="gw",
@@ -52,6 +52,7 @@ TOTALS = Totals(
         ("", "", "no_certificate"): Sum(3),
     },
     accepted=10,
+    dials={"legacy": Dials(6, 2, 1)},
 )
 
 
@@ -149,6 +150,10 @@ async def test_metrics_are_labelled_sums(client: Client) -> None:
         'consul_tgw_services{state="unserved"} 1.0',
         'consul_tgw_service_problems{service="broken"} 1.0',
         'consul_tgw_watch_problem{watch="roots"} 1.0',
+        'consul_tgw_dial_failures_total{service="legacy"} 6.0',
+        'consul_tgw_endpoint_ejections_total{service="legacy"} 2.0',
+        'consul_tgw_dial_shortages_total{service="legacy"} 1.0',
+        'consul_tgw_dial_failures_total{service="broken"} 0.0',
         "consul_tgw_worker_restarts_total 4.0",
         "consul_tgw_generation 7.0",
         "consul_tgw_ready 1.0",

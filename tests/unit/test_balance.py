@@ -12,6 +12,7 @@ from proxy.balance import ATTEMPTS, EndpointSet
 from proxy.ejection import FAILURES, FIRST_S, TRIAL_S
 from proxy.errors import UpstreamError
 from proxy.model import Balance, BalancePolicy, CloseReason, Endpoint, HashPolicy, HashSource
+from tests.support.clock import Clock
 
 SOURCE_IP = (HashPolicy(HashSource.SOURCE_IP),)
 FAILURE = UpstreamError(CloseReason.DIAL_FAILED, "Connection refused")
@@ -21,14 +22,6 @@ POLICIES = [
     *(Balance(policy, hash_policies=SOURCE_IP) for policy in (BalancePolicy.RING_HASH, BalancePolicy.MAGLEV)),
 ]
 EVERY_POLICY = pytest.mark.parametrize("balance", POLICIES, ids=lambda one: f"{one.policy}-{len(one.hash_policies)}")
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 50.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 def endpoints(*weights: int, unhealthy: tuple[int, ...] = ()) -> tuple[Endpoint, ...]:

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-from plugin.workers.counters import Cardinality, Sum, Totals, totals
-from proxy.model import CloseReason, Count, Counters
+from plugin.workers.counters import Cardinality, Dials, Sum, Totals, totals
+from proxy.model import CloseReason, Count, Counters, DialCount
 
 
 def counters(*counts: Count, open_connections: int = 0) -> Counters:
-    return Counters(counts, open_connections, 1, 10, 2, 3)
+    return Counters(counts, open_connections, 1, 10, 3, (DialCount("legacy", 2, 1, 4),))
 
 
 def test_workers_are_added_up() -> None:
@@ -16,7 +16,8 @@ def test_workers_are_added_up() -> None:
     result = totals(Totals(), [one, two])
     assert result.sums["legacy", "web", "client_eof"] == Sum(5, 11, 22)
     assert result.sums["legacy", "web", ""] == Sum(4, 0, 0)
-    assert (result.open_connections, result.accepted, result.dial_failures, result.policy_closed) == (5, 20, 4, 6)
+    assert (result.open_connections, result.accepted, result.policy_closed) == (5, 20, 6)
+    assert result.dials == {"legacy": Dials(4, 2, 8)}
 
 
 def test_totals_outlive_a_worker_and_its_open_connections_end_with_it() -> None:
@@ -26,6 +27,7 @@ def test_totals_outlive_a_worker_and_its_open_connections_end_with_it() -> None:
     result = totals(ended, [])
     assert result.sums == {("legacy", "web", "internal"): Sum(4, 100, 200)}
     assert (result.open_connections, result.pending_handshakes, result.accepted) == (0, 0, 10)
+    assert result.dials == {"legacy": Dials(2, 1, 4)}
 
 
 def test_asking_does_not_change_what_has_ended() -> None:

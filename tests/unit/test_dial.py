@@ -16,6 +16,7 @@ from proxy import tcp_connect
 from proxy.balance import EndpointSet
 from proxy.channel import Buffers, Channel
 from proxy.dial import Target, _set_options, dial
+from proxy.ejection import FAILURES
 from proxy.errors import UpstreamError
 from proxy.identity import Identity
 from proxy.intentions import Permit, Policy
@@ -23,6 +24,7 @@ from proxy.model import Action, Balance, CloseReason, Endpoint, Keepalive, Leaf,
 from proxy.poller import Poller
 from proxy.rivals import Rivals
 from proxy.steps import Steps
+from proxy.tcp_connect import Failures
 from proxy.tls_context import UpstreamContext
 from tests.support.eventually import eventually
 from tests.support.ports import deaf, shared_port
@@ -52,12 +54,16 @@ class Dialled:
         self._ended: list[BaseException | None] = []
         self._opened: tuple[Channel, Endpoint] | None = None
         self._poller = poller
+        self.reported: list[tuple[Failures, int]] = []
         steps = Steps(poller, self._ended.append)
 
         async def run() -> None:
-            self._opened = await dial(permit(), where, "192.0.2.9", steps, BUFFERS)
+            self._opened = await dial(permit(), where, "192.0.2.9", steps, BUFFERS, self._report)
 
         steps.run(run())
+
+    def _report(self, failures: Failures, ejected: int) -> None:
+        self.reported.append((dict(failures), ejected))
 
     async def endpoint(self) -> Endpoint:
         """Close the channel and return where it went. :raises UpstreamError: when it went nowhere."""
@@ -124,6 +130,22 @@ def test_each_endpoint_that_was_tried_is_named_with_its_failure() -> None:
             f"127.0.0.2:{port}: Connection refused",
             f"[::1]:{port} (db.example): Connection refused",
         ]
+
+    play(scene)
+
+
+def test_attempts_that_fail_are_reported_also_when_another_one_succeeds() -> None:
+    async def scene(poller: Poller) -> None:
+        async with ExternalService(echo) as service:
+            dead = Endpoint("127.0.0.1", shared_port(["127.0.0.1"]))
+            where = target(dead, Endpoint("127.0.0.1", service.port))
+            reports = []
+            for _ in range(2 * FAILURES):
+                dialled = Dialled(poller, where)
+                await dialled.endpoint()
+                reports += dialled.reported
+            assert [list(failures) for failures, _ in reports] == [[dead]] * FAILURES
+            assert [ejected for _, ejected in reports] == [0] * (FAILURES - 1) + [1]
 
     play(scene)
 

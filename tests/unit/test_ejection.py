@@ -8,17 +8,10 @@ from hypothesis import strategies as st
 
 from proxy.ejection import FAILURES, FIRST_S, FORGET_S, LONGEST_S, TRIAL_S, Ejections
 from proxy.model import Endpoint
+from tests.support.clock import Clock
 
 A, B, C = (Endpoint(f"10.0.0.{number}", 80) for number in (1, 2, 3))
 ALL = (A, B, C)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxy.model import Count
+from proxy.model import Count, DialCount
 from proxy.telemetry import Telemetry
 
 
@@ -19,3 +19,12 @@ def test_closed_and_live_connections_are_counted_apart() -> None:
         Count("", "", "", 1, 0, 0),
     }
     assert (counters.open_connections, counters.pending_handshakes) == (3, 1)
+
+
+def test_failed_attempts_are_added_up_by_service() -> None:
+    telemetry = Telemetry()
+    telemetry.dialled("db", failures=3, ejections=1, shortages=0)
+    telemetry.dialled("db", failures=0, ejections=0, shortages=2)
+    telemetry.dialled("ldap", failures=1, ejections=0, shortages=0)
+    counted = telemetry.counters([], pending_handshakes=0).dials
+    assert set(counted) == {DialCount("db", 3, 1, 2), DialCount("ldap", 1, 0, 0)}
