@@ -1,7 +1,7 @@
 """The gateway's definition with the agent, where somebody else keeps it (``--no-register``).
 
 Reads ``GET /v1/agent/service/:id`` and follows it by content hash. What it says about external services takes effect
-at once; addresses are bound at the start, so another choice of them is reported. It writes nothing to Consul.
+at once, also another choice of addresses. It writes nothing to Consul.
 """
 
 from __future__ import annotations
@@ -46,9 +46,13 @@ class Definition:
         self._address = address
         self._own = dict(proxy_config)
         self.learned = learned
+        self.bind_now: Callable[[tuple[HostPort, ...]], tuple[str, ...]] = lambda addresses: ()
+        """Called with what is to be bound from now on; says why some of it cannot be."""
         self._hash = ""
         self._found: AgentService | None = None
         self._bound: tuple[HostPort, ...] | None = None
+        self._unbound: tuple[str, ...] = ()
+        """Why some of that could not be bound."""
         self.problem = ""
 
     @property
@@ -96,9 +100,9 @@ class Definition:
             return False
         changed = self._found is None or found.content_hash != self._found.content_hash
         self._found, self._hash = found, found.content_hash
-        self._say(self._wrong())
         if changed:
             self.learned(self.proxy_config)
+        self._say(self._wrong() or self._rebind())
         return True
 
     def _wanted(self) -> tuple[HostPort, ...]:
@@ -112,19 +116,24 @@ class Definition:
                 f"{self._service_id} is registered as {self._found.kind or 'an ordinary service'}; "
                 "register it with Kind terminating-gateway, or sidecars will not find the gateway"
             )
+        return ""
+
+    def _rebind(self) -> str:
+        """Bind what the definition says now; tried again with every answer of the agent, about once a minute."""
         if self._bound is None:
             return ""
         try:
             wanted = self._wanted()
         except ConfigError as error:
             return f"the definition of {self._service_id} cannot be bound, what is bound stays: {error}"
-        if set(wanted) == set(self._bound):
+        if set(wanted) == set(self._bound) and not self._unbound:
             return ""
-        listed = ", ".join(map(str, wanted))
-        return (
-            f"the definition of {self._service_id} now binds {listed}; restart consul-tgw run to listen there, "
-            "live connections go on"
+        self._unbound = self.bind_now(wanted)
+        self._bound = wanted
+        emit(
+            logger, logging.INFO, "definition.bound", f"listening on {', '.join(map(str, wanted))} is what it says now"
         )
+        return "; ".join(self._unbound)
 
     def _say(self, problem: str) -> None:
         if problem and problem != self.problem:

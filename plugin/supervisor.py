@@ -121,6 +121,7 @@ class Supervisor:
                 log_level=settings.log_level,
                 log_format=settings.log_format,
                 handover_timeout_s=settings.handover_timeout_s,
+                retire_after_s=settings.drain_delay_s,
             ),
             directory,
             published,
@@ -131,6 +132,7 @@ class Supervisor:
         self._definition = definition
         if definition is not None:
             definition.learned = self._store.set_proxy_config
+            definition.bind_now = self._workers.bind
         self._store.set_proxy_config(proxy_config if definition is None else definition.proxy_config)
         self._needs = Needs(self._store, settings.dns_servers)
         self._gateway = Gateway(

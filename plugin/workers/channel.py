@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from proxy.errors import FrameError
 from proxy.frames import ControlFrames
@@ -59,8 +59,8 @@ class Channel(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(frame)
 
-    def send_descriptor(self, frame: bytes, descriptor: int) -> bool:
-        """Send ``frame`` with a descriptor (``SCM_RIGHTS``); false when other bytes wait before it: try again soon."""
+    def send_descriptors(self, frame: bytes, descriptors: Sequence[int]) -> bool:
+        """Send ``frame`` with descriptors (``SCM_RIGHTS``); false when other bytes wait before it: try again soon."""
         transport = self._transport
         if transport is None or transport.is_closing():
             return True
@@ -68,7 +68,7 @@ class Channel(asyncio.Protocol):
             return False
         with transport.get_extra_info("socket").dup() as connected:
             try:
-                sent = socket.send_fds(connected, [frame], [descriptor])
+                sent = socket.send_fds(connected, [frame], list(descriptors))
             except (BlockingIOError, InterruptedError):
                 return False
             except OSError as error:

@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from plugin.addresses import HostPort
@@ -23,7 +23,7 @@ from plugin.workers import process
 from plugin.workers.counters import Totals, totals
 from plugin.workers.handover import Orphan, adopt, find_orphans
 from plugin.workers.published import Published
-from plugin.workers.sockets import bound_address, provide
+from plugin.workers.sockets import allot, bound_address, distinct
 from plugin.workers.worker import Worker
 from proxy import frames
 from proxy.logs import emit
@@ -52,6 +52,8 @@ class WorkerSettings:
     log_format: str = "text"
     handover_timeout_s: float = 3600.0
     """How long a replaced worker may keep its live connections."""
+    retire_after_s: float = 0.0
+    """How long an address that is no longer wanted is still served."""
     command: tuple[str, ...] = field(default_factory=process.worker_command)
 
 
@@ -61,9 +63,15 @@ class _Slot:
 
     index: int
     sockets: tuple[socket.socket, ...] = ()
+    retiring: tuple[socket.socket, ...] = ()
+    """Of addresses that are no longer wanted, until sidecars have turned away from them."""
     worker: Worker | None = None
     quick_deaths: int = 0
     last_exit: str = ""
+
+    @property
+    def all_sockets(self) -> tuple[socket.socket, ...]:
+        return self.sockets + self.retiring
 
 
 def usable_cores() -> int:
@@ -90,6 +98,9 @@ class Workers:
         self._directory = directory
         self._published = published
         self._on_progress = on_progress
+        self._addresses = settings.addresses
+        self._retirement: asyncio.TimerHandle | None = None
+        self._wanted_pids: frozenset[int] | None = None
         self._slots = [_Slot(index) for index in range(settings.count)]
         self._leaving: list[Worker] = []
         self._to_drain: list[Worker] = []
@@ -114,41 +125,85 @@ class Workers:
 
     def addresses(self) -> tuple[HostPort, ...]:
         """As bound."""
-        return tuple(bound_address(listener) for listener in self._slots[0].sockets)
+        return self._addresses
 
     def totals(self) -> Totals:
         return totals(self._ended, (worker.counters for worker in self.all if worker.counters is not None))
 
-    async def start(self) -> None:
+    async def start(self, inherited: Sequence[socket.socket] = (), wanted_pids: frozenset[int] | None = None) -> None:
         """Adopt what an earlier control process left, bind what is missing, start the rest.
+
+        ``inherited`` are listening sockets of that control process. With ``wanted_pids``, workers of other process ids
+        are replaced, however well they would do.
 
         :raises StartError: when an address cannot be bound or a worker cannot be executed.
         """
+        self._wanted_pids = wanted_pids
         orphans = await find_orphans(self._directory, known=frozenset(), deadline_s=ADOPT_DEADLINE_S)
         self._published.generation = max([self._published.generation, *(o.hello.generation for o in orphans)])
-        spare = [orphan for orphan in orphans if not await self._keep(orphan)]
-        inherited = [listener for orphan in spare for listener in orphan.listeners]
-        empty = [slot for slot in self._slots if slot.worker is None]
-        kept = [listener for slot in self._slots for listener in slot.sockets]
-        for slot, sockets in zip(empty, provide(self.settings.addresses, len(empty), inherited, kept), strict=True):
-            slot.sockets = sockets
-        for orphan in spare:
+        replaced = [orphan for orphan in orphans if not await self._keep(orphan)]
+        own = distinct(one for slot in self._slots for one in slot.sockets)
+        known = {os.fstat(one.fileno()).st_ino for one in own}
+        left = distinct((*inherited, *(listener for orphan in replaced for listener in orphan.listeners)))
+        problems = self._allot(self._addresses, [one for one in left if os.fstat(one.fileno()).st_ino not in known])
+        if problems:
+            raise problems[0]
+        for orphan in replaced:
             await self._replace(orphan)
-        for slot in empty:
-            await self._spawn(slot)
+        for slot in self._slots:
+            if slot.worker is None:
+                await self._spawn(slot)
+            else:
+                slot.worker.listen(slot.all_sockets)
+
+    def bind(self, addresses: Sequence[HostPort]) -> tuple[str, ...]:
+        """Listen on these from now on, in all workers; live connections stay.
+
+        Those no longer wanted are closed after ``retire_after_s``. Returns why some of them cannot be bound: the others
+        are in force.
+        """
+        problems = self._allot(addresses, [])
+        for slot in self._slots:
+            if slot.worker is not None:
+                slot.worker.listen(slot.all_sockets)
+        return tuple(map(str, problems))
+
+    def _allot(self, addresses: Sequence[HostPort], spare: Sequence[socket.socket]) -> list[StartError]:
+        allotted = allot(addresses, [slot.all_sockets for slot in self._slots], spare)
+        for slot, sockets in zip(self._slots, allotted.places, strict=True):
+            slot.sockets, slot.retiring = sockets, ()
+        for number, listener in enumerate(allotted.unwanted):
+            self._slots[number % len(self._slots)].retiring += (listener,)
+        if self._retirement is not None:
+            self._retirement.cancel()
+            self._retirement = None
+        if allotted.unwanted:
+            loop = asyncio.get_running_loop()
+            self._retirement = loop.call_later(self.settings.retire_after_s, self._retire)
+        self._addresses = tuple(dict.fromkeys(map(bound_address, self._slots[0].sockets)))
+        return allotted.problems
+
+    def _retire(self) -> None:
+        """Workers first: each empties the queue of its socket before it closes the last descriptor of it."""
+        self._retirement = None
+        for slot in self._slots:
+            unwanted, slot.retiring = slot.retiring, ()
+            if slot.worker is not None and unwanted:
+                slot.worker.listen(slot.sockets)
+            for listener in unwanted:
+                listener.close()
 
     async def _keep(self, orphan: Orphan) -> bool:
-        """Take the worker into a free slot if it serves exactly what is wanted."""
+        """Take the worker into a free slot, if we can drive it."""
         free = next((slot for slot in self._slots if slot.worker is None), None)
-        by_address = {bound_address(listener): listener for listener in orphan.listeners}
         if (
             free is None
             or orphan.hello.version != PROTOCOL_VERSION
             or orphan.hello.gateway != self.settings.gateway
-            or sorted(map(bound_address, orphan.listeners)) != sorted(self.settings.addresses)
+            or (self._wanted_pids is not None and orphan.pid not in self._wanted_pids)
         ):
             return False
-        free.sockets = tuple(by_address[address] for address in self.settings.addresses)
+        free.sockets = orphan.listeners
         free.worker = await self._adopt(free.index, orphan)
         message = f"worker {free.index} goes on under this control process"
         emit(logger, logging.INFO, "worker.adopted", message, worker=free.index, pid=orphan.pid)
@@ -180,7 +235,7 @@ class Workers:
     async def _spawn(self, slot: _Slot) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
-            inherited = [listener.fileno() for listener in slot.sockets]
+            inherited = [listener.fileno() for listener in slot.all_sockets]
             if self._access_log_fd >= 0:
                 inherited.append(self._access_log_fd)
             child = process.start(self.settings.command, theirs.fileno(), inherited)
@@ -201,7 +256,7 @@ class Workers:
         return Start(
             gateway=self.settings.gateway,
             worker=slot.index,
-            listeners=tuple(Listener(one.fileno(), str(bound_address(one))) for one in slot.sockets),
+            listeners=tuple(Listener(one.fileno(), str(bound_address(one))) for one in slot.all_sockets),
             limits=self.settings.limits,
             access_log_fd=self._access_log_fd,
             handover_path=str(self._directory.socket_path(pid)),
@@ -265,8 +320,9 @@ class Workers:
 
     def _close_sockets(self) -> None:
         for slot in self._slots:
-            for listener in slot.sockets:
+            for listener in slot.all_sockets:
                 listener.close()
+            slot.sockets, slot.retiring = (), ()
 
     def _progress(self, worker: Worker) -> None:
         self._drain_replaced()
@@ -309,6 +365,9 @@ class Workers:
             listener.close()
         await worker.adopt(orphan.connection, orphan.hello, orphan.frames)
         worker.redirect_access_log(self._access_log_fd)
+        for slot in self._slots:
+            if slot.worker is worker:
+                worker.listen(slot.all_sockets)
 
     def _exited(self, worker: Worker, code: int | None) -> None:
         worker.disconnect()

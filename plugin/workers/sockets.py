@@ -7,8 +7,10 @@ while a worker is replaced.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from plugin.addresses import HostPort
 from plugin.errors import StartError
@@ -53,37 +55,78 @@ def listen(address: HostPort) -> socket.socket:
     return listener
 
 
-def provide(
-    addresses: Sequence[HostPort],
-    count: int,
-    inherited: Iterable[socket.socket],
-    shared_with: Iterable[socket.socket],
-) -> list[tuple[socket.socket, ...]]:
-    """``count`` sets of listening sockets, one for each address; what is ``inherited`` is used first.
+@dataclass(slots=True)
+class Allotment:
+    places: list[tuple[socket.socket, ...]]
+    """For each worker, at least one socket for each address."""
+    unwanted: list[socket.socket]
+    """Of the sockets that were there, those of other addresses."""
+    problems: list[StartError]
+    """One for each address that cannot be bound; nobody listens there then."""
 
-    Inherited sockets that are not needed are closed. An address that nobody of ``inherited`` and ``shared_with``
-    listens on yet must be free. A port 0 is chosen once, for all sets.
 
-    :raises StartError: when an address cannot be bound; nothing that was inherited is lost then, its owner has it.
+def allot(
+    addresses: Sequence[HostPort], own: Sequence[Sequence[socket.socket]], spare: Sequence[socket.socket] = ()
+) -> Allotment:
+    """Sockets for as many workers as there are elements of ``own``, which are those that each has already.
+
+    What is there is used before anything is bound: first what a worker has, then ``spare``. Where there are more than
+    workers, some workers get several, for closing one would reset the connections in its queue. An address that
+    nobody here listens on yet must be free. A port 0 is chosen once, for all.
     """
-    spare: dict[HostPort, list[socket.socket]] = {}
-    for listener in inherited:
-        spare.setdefault(bound_address(listener), []).append(listener)
-    known = {*spare, *map(bound_address, shared_with)}
-    columns: list[list[socket.socket]] = []
+    places: list[list[socket.socket]] = [[] for _ in own]
+    having = [_by_address(mine) for mine in own]
+    spares = _by_address(spare)
+    problems: list[StartError] = []
     for address in addresses:
-        available = spare.pop(address, [])
-        column = available[:count]
-        for unneeded in available[count:]:
-            unneeded.close()
-        if address not in known and count:
-            check_free(address)
-        while len(column) < count:
-            column.append(listen(bound_address(column[0]) if column else address))
-        columns.append(column)
-    for unwanted in (listener for left in spare.values() for listener in left):
-        unwanted.close()
-    return [tuple(column[index] for column in columns) for index in range(count)]
+        mine = [one.pop(address, []) for one in having]
+        try:
+            _complete(address, mine, spares.pop(address, []))
+        except StartError as error:
+            problems.append(error)
+            continue
+        for place, listeners in zip(places, mine, strict=True):
+            place += listeners
+    unwanted = [one for left in (*having, spares) for listeners in left.values() for one in listeners]
+    return Allotment([tuple(place) for place in places], unwanted, problems)
+
+
+def _by_address(listeners: Iterable[socket.socket]) -> dict[HostPort, list[socket.socket]]:
+    found: dict[HostPort, list[socket.socket]] = {}
+    for listener in listeners:
+        found.setdefault(bound_address(listener), []).append(listener)
+    return found
+
+
+def _complete(address: HostPort, mine: list[list[socket.socket]], spare: list[socket.socket]) -> None:
+    """Give each of ``mine`` at least one socket. :raises StartError: when ``address`` cannot be bound."""
+    if not spare and not any(mine):
+        check_free(address)
+    made: list[socket.socket] = []
+    for place in mine:
+        if not place and spare:
+            place.append(spare.pop(0))
+    for place in mine:
+        if not place:
+            known = next((one for listeners in mine for one in listeners), None)
+            try:
+                made.append(listen(bound_address(known) if known is not None else address))
+            except StartError:
+                for one in made:
+                    one.close()
+                raise
+            place.append(made[-1])
+    for number, surplus in enumerate(spare):
+        mine[number % len(mine)].append(surplus)
+
+
+def distinct(listeners: Iterable[socket.socket]) -> list[socket.socket]:
+    """Each socket once, however many descriptors of it are among them; the others are closed."""
+    found: dict[int, socket.socket] = {}
+    for listener in listeners:
+        if found.setdefault(os.fstat(listener.fileno()).st_ino, listener) is not listener:
+            listener.close()
+    return list(found.values())
 
 
 def is_listening(listener: socket.socket) -> bool:

@@ -13,13 +13,14 @@ import socket
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from plugin.errors import GatewayError
 from plugin.workers.channel import Channel
 from plugin.workers.process import Process
 from plugin.workers.published import Published
+from plugin.workers.sockets import bound_address
 from proxy import frames
 from proxy.frames import ControlFrames
 from proxy.logs import emit
@@ -32,6 +33,8 @@ from proxy.model import (
     Counters,
     Drain,
     Hello,
+    Listen,
+    Listening,
     Query,
     ServiceName,
     Start,
@@ -42,7 +45,8 @@ from proxy.model import (
 logger = logging.getLogger(__name__)
 
 
-_REDIRECT_AGAIN_S = 0.05
+_PASS_AGAIN_S = 0.05
+_LISTEN_AGAIN_S = 1.0
 
 
 class WorkerGone(GatewayError):
@@ -98,8 +102,11 @@ class Worker:
         self._behind = _Behind()
         self._synchronised = False
         self._in_flight: deque[_Sent] = deque()
-        self._access_log_fd = -1
-        self._redirecting = False
+        self._to_pass: dict[str, tuple[bytes, Sequence[int]]] = {}
+        self._passing = False
+        self._sockets: tuple[socket.socket, ...] = ()
+        self._unconfirmed: Listen | None = None
+        """What it was told to listen on and has not confirmed yet."""
         self._query_ids = itertools.count(1)
         self._queries: dict[int, asyncio.Future[ConnectionPage]] = {}
         self.process = Process(pid, lambda code: on_exit(self, code), child)
@@ -136,8 +143,13 @@ class Worker:
 
     @property
     def up_to_date(self) -> bool:
-        """It has in force what is published."""
-        return self.connected and self._synchronised and self.applied >= self._published.generation
+        """It has in force what is published, and listens where it should."""
+        return (
+            self.connected
+            and self._unconfirmed is None
+            and self._synchronised
+            and self.applied >= self._published.generation
+        )
 
     def push(self, update: Update, frame: bytes, names: Collection[ServiceName]) -> None:
         """Send a change, encoded once for all workers, or note it if this one is behind."""
@@ -156,23 +168,46 @@ class Worker:
     def redirect_access_log(self, descriptor: int) -> None:
         """Its lines go to ``descriptor`` from now on, or nowhere (-1). The descriptor must stay open until the next
         call: a worker that is behind gets it later."""
-        self._access_log_fd = descriptor
-        if not self._redirecting:
-            self._redirecting = True
-            self._redirect()
+        self._pass("access log", AccessLogTarget(descriptor >= 0), (descriptor,) if descriptor >= 0 else ())
 
-    def _redirect(self) -> None:
-        frame = frames.encode(AccessLogTarget(self._access_log_fd >= 0))
+    def listen(self, sockets: Sequence[socket.socket]) -> None:
+        """It listens on exactly these from now on. They must stay open until the next call, as above."""
+        wanted = tuple(str(bound_address(one)) for one in sockets)
+        self._unconfirmed = Listen(wanted)
+        self._sockets = tuple(sockets)
+        self._pass("sockets", self._unconfirmed, [one.fileno() for one in sockets])
+
+    def _pass(self, what: str, frame: AccessLogTarget | Listen, descriptors: Sequence[int]) -> None:
+        """Send ``frame`` with descriptors, when nothing waits before it; a newer one of ``what`` takes its place."""
+        self._to_pass[what] = (frames.encode(frame), descriptors)
+        if not self._passing:
+            self._pass_now()
+
+    def _pass_now(self) -> None:
+        self._passing = False
         channel = self._channel
-        if channel is None or not self.driven:
-            self._redirecting = False
-        elif self._access_log_fd < 0:
-            self._redirecting = False
-            channel.send(frame)
-        elif channel.send_descriptor(frame, self._access_log_fd):
-            self._redirecting = False
-        else:
-            asyncio.get_running_loop().call_later(_REDIRECT_AGAIN_S, self._redirect)
+        while channel is not None and self.driven and self._to_pass:
+            what, (frame, descriptors) = next(iter(self._to_pass.items()))
+            if not descriptors:
+                channel.send(frame)
+            elif not channel.send_descriptors(frame, descriptors):
+                self._passing = True
+                asyncio.get_running_loop().call_later(_PASS_AGAIN_S, self._pass_now)
+                return
+            del self._to_pass[what]
+        self._to_pass.clear()
+
+    def _listens(self, report: Listening) -> None:
+        """Descriptors that the worker had no room for are sent again."""
+        if self._unconfirmed is None or report.addresses == self._unconfirmed.addresses:
+            self._unconfirmed = None
+        elif not self._to_pass:
+            asyncio.get_running_loop().call_later(_LISTEN_AGAIN_S, self._listen_again, self._unconfirmed)
+        self._on_progress(self)
+
+    def _listen_again(self, unconfirmed: Listen) -> None:
+        if self._unconfirmed is unconfirmed:
+            self.listen(self._sockets)
 
     def drain(self, timeout_s: float, window_s: float) -> None:
         """Accept no more, and end in ``timeout_s`` and ``window_s``; also a worker of another version obeys."""
@@ -238,6 +273,8 @@ class Worker:
             case Hello():
                 self.version = frame.version
                 self._on_progress(self)
+            case Listening():
+                self._listens(frame)
             case ConnectionPage():
                 answer = self._queries.get(frame.id)
                 if answer is not None and not answer.done():
@@ -264,6 +301,8 @@ class Worker:
 
     def _disconnected(self, problem: str) -> None:
         self._channel = None
+        self._to_pass.clear()
+        self._unconfirmed = None
         for answer in self._queries.values():
             if not answer.done():
                 answer.set_exception(WorkerGone(f"worker {self.index} (process {self.pid}) ended"))

@@ -86,13 +86,13 @@ async def test_a_slow_reader_makes_it_busy_and_is_told_of_when_it_reads_again(en
 async def test_a_descriptor_travels_with_its_frame_and_waits_for_what_is_before_it(ends: Ends) -> None:
     channel = await ends.open()
     reading, writing = os.pipe()
-    assert channel.send_descriptor(b"frame", writing)
+    assert channel.send_descriptors(b"frame", [writing])
     data, (received,), _, _ = await asyncio.to_thread(socket.recv_fds, ends.theirs, 100, 1)
     assert data == b"frame"
     os.write(received, b"through it")
     assert os.read(reading, 100) == b"through it"
     channel.send(b"x" * 10_000_000)
-    assert not channel.send_descriptor(b"frame", writing)
+    assert not channel.send_descriptors(b"frame", [writing])
     for descriptor in (reading, writing, received):
         os.close(descriptor)
 
@@ -100,4 +100,4 @@ async def test_a_descriptor_travels_with_its_frame_and_waits_for_what_is_before_
 async def test_a_closed_channel_swallows_a_descriptor(ends: Ends) -> None:
     channel = await ends.open()
     channel.close()
-    assert channel.send_descriptor(b"frame", 0)
+    assert channel.send_descriptors(b"frame", [0])

@@ -86,7 +86,6 @@ async def test_an_address_that_cannot_be_used_is_named_at_the_start() -> None:
     ("later", "problem"),
     [
         (registered({"connect_timeout_ms": 1}, 2), ""),
-        (registered(EXTRA, 2), "now binds 10.0.0.5:8443, 10.0.0.6:1; restart consul-tgw run"),
         (registered({"envoy_gateway_no_default_bind": True}, 2), "cannot be bound, what is bound stays"),
         (registered({}, 2, Kind="connect-proxy"), "is registered as connect-proxy"),
         (None, "register it"),
@@ -102,6 +101,37 @@ async def test_what_it_says_later_applies_or_is_reported(
     assert problem in followed.problem
     assert bool(problem) == bool(followed.problem)
     assert len(learned) == (1 if later is None or isinstance(later, Exception) else 2)
+
+
+async def test_what_it_names_later_is_bound_and_what_it_leaves_out_is_not() -> None:
+    bound: list[tuple[HostPort, ...]] = []
+    followed, _ = following(Agent(registered({}), registered(EXTRA, 2), registered({}, 3)))
+
+    def bind(addresses: tuple[HostPort, ...]) -> tuple[str, ...]:
+        bound.append(addresses)
+        return ()
+
+    followed.bind_now = bind
+    await followed.bind()
+    await follow(followed)
+    assert bound == [(AT, HostPort("10.0.0.6", 1)), (AT,)]
+    assert followed.problem == ""
+
+
+async def test_what_cannot_be_bound_is_reported_and_tried_again() -> None:
+    answers: list[tuple[str, ...]] = [("cannot listen on 10.0.0.6:1: another process listens there",), ()]
+    followed, _ = following(Agent(registered({}), registered(EXTRA, 2), registered(EXTRA, 2)))
+    seen: list[str] = []
+
+    def bind(addresses: tuple[HostPort, ...]) -> tuple[str, ...]:
+        seen.append(followed.problem)
+        return answers.pop(0)
+
+    followed.bind_now = bind
+    await followed.bind()
+    await follow(followed)
+    assert seen == ["", "cannot listen on 10.0.0.6:1: another process listens there"]
+    assert followed.problem == ""
 
 
 async def test_a_problem_is_forgotten_when_the_definition_is_as_before() -> None:
