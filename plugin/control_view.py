@@ -15,6 +15,7 @@ from plugin.errors import ConfigError
 from plugin.gateway import Gateway
 from plugin.health import Health
 from plugin.life import Life
+from plugin.observe.freshness import Freshness
 from plugin.observe.observer import Observer
 from plugin.observe.store import FactStore
 from plugin.registration import Registration
@@ -54,6 +55,7 @@ class ControlView:
     health: Health
     access_log: AccessLogSink
     life: Life
+    freshness: Freshness
     started_at_s: float = field(default_factory=time.time)
     _root_expiry: tuple[tuple[str, ...], float] = ((), 0.0)
 
@@ -80,6 +82,11 @@ class ControlView:
             watches=watch_statuses(self.observer.watch_states()),
             worker_restarts=self.workers.restarts,
             root_expires_at_s=self._root_expires_at_s(),
+            state_age_s=self.freshness.age_s(),
+            fact_ages_s=self.freshness.ages_s(),
+            max_state_age_s=self.freshness.max_age_s,
+            too_old=self.freshness.too_old,
+            consul_away=self.observer.away,
             warnings=(*self.gateway.mesh_warnings, *filter(None, (self.access_log.problem,))),
             phase=self.life.phase.value,
         )

@@ -51,15 +51,19 @@ class Gateway:
         *,
         needs: Callable[[ServiceName, ServiceFacts | None], None] = lambda name, facts: None,
         access_logs: Callable[[AccessLogs | None], None] = lambda settings: None,
+        max_state_age_s: float = 0.0,
     ) -> None:
         """``needs`` is called with the newest facts of each changed service (``None``: unlinked), so that somebody
-        reads the files and resolves the names in them; ``access_logs`` with those of proxy-defaults."""
+        reads the files and resolves the names in them; ``access_logs`` with those of proxy-defaults.
+        ``max_state_age_s`` is for workers that are left alone."""
         self._store = store
         self._published = published
         self._publish = publish
         self._needs = needs
         self._access_logs = access_logs
         self._assembler = Assembler()
+        self._max_state_age_s = max_state_age_s
+        self._stale = False
         self._links_known_at_s: float | None = None
         self._links_published: frozenset[ServiceName] | None = None
         self._mesh_facts: MeshFacts | None = None
@@ -96,6 +100,13 @@ class Gateway:
         if not self._published.complete and self._settled():
             self._begin()
 
+    def set_stale(self, stale: bool) -> None:
+        """Let nobody new in, or let them in again: the state is too old, or no longer."""
+        self._stale = stale
+        if self._published.mesh is not None:
+            self._published.mesh = msgspec.structs.replace(self._published.mesh, stale=stale)
+            self._commit(frozenset(), mesh=True)
+
     def problems_of(self, name: ServiceName) -> tuple[str, ...]:
         """Why the newest facts of a linked service cannot be served; it may still be served with earlier ones."""
         return self._problems.get(name, ())
@@ -124,9 +135,10 @@ class Gateway:
             return False
         self.mesh_problems = ()
         # Services depend on settings that the mesh they are sent does not show (proxy-defaults).
-        changed = assembled.outcome != self._published.mesh or not _same_values(facts, self._mesh_facts)
+        mesh = msgspec.structs.replace(assembled.outcome, stale=self._stale, max_state_age_s=self._max_state_age_s)
+        changed = mesh != self._published.mesh or not _same_values(facts, self._mesh_facts)
         self._mesh_facts = facts
-        self._published.mesh = assembled.outcome
+        self._published.mesh = mesh
         return changed
 
     def _linked(self) -> frozenset[ServiceName] | None:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from plugin.addresses import HostPort, binds_itself
 from plugin.errors import ConfigError
 
+LEAST_MAX_STATE_AGE_S = 10.0
 _META_KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _MAX_META_VALUE = 512
 
@@ -127,6 +128,10 @@ class GatewaySettings:
     """What resolves the hostnames of external services; empty: the name servers of ``/etc/resolv.conf``."""
     user: str = ""
     """Whom to become before anything else is done; empty: nobody."""
+    max_state_age_s: float = 0.0
+    """Seconds after the last confirmation by Consul from which nobody new is let in; 0: never."""
+    state_dir: Path | None = None
+    """Where the last good state is kept for a start without Consul; ``None``: nowhere."""
     runtime_dir: Path | None = None
     """Where hand-over sockets live; ``None``: chosen by the environment."""
 
@@ -147,6 +152,11 @@ class GatewaySettings:
         ):
             if not 0 <= seconds < math.inf:
                 raise ConfigError(f"{flag} {seconds} is not a number of seconds that is 0 or more")
+        if self.max_state_age_s and not LEAST_MAX_STATE_AGE_S <= self.max_state_age_s < math.inf:
+            raise ConfigError(
+                f"--max-state-age {self.max_state_age_s} is not a number of seconds from {LEAST_MAX_STATE_AGE_S:g} on;"
+                " 0 sets no maximum"
+            )
         if self.access_log == "":
             raise ConfigError("--access-log is empty; use - for standard output, off for none, or a path")
         for key, value in self.meta.items():

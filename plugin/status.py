@@ -110,6 +110,16 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """When the first of the trusted roots ends, Unix time."""
     phase: str = ""
     """Of the gateway's life (:class:`plugin.life.Phase`)."""
+    state_age_s: float | None = None
+    """Seconds since Consul last confirmed the state as a whole; ``None`` while nothing is known."""
+    fact_ages_s: dict[str, float] = msgspec.field(default_factory=dict)
+    """The same for each kind of fact; leaves and the default action, which are asked for rarely, are only here."""
+    max_state_age_s: float = 0.0
+    """``--max-state-age``; 0 is none."""
+    too_old: bool = False
+    """Older than that: new connections are denied."""
+    consul_away: str = ""
+    """Why Consul is not asked at the moment, except whether it is back."""
 
 
 def open_by_service(counters: Iterable[Counters]) -> dict[str, int]:

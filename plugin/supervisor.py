@@ -24,6 +24,7 @@ from plugin.gateway import Gateway
 from plugin.health import Health
 from plugin.life import Life, Phase
 from plugin.notify import ServiceManager
+from plugin.observe.freshness import Freshness, wait_s
 from plugin.observe.needs import Needs
 from plugin.observe.observer import Observer
 from plugin.observe.store import FactStore
@@ -141,10 +142,15 @@ class Supervisor:
             self._workers.publish,
             needs=self._needs.changed,
             access_logs=self._access_log.take,
+            max_state_age_s=settings.max_state_age_s,
         )
+        client.wait_s = wait_s(settings.max_state_age_s)
         self._observer = Observer(client, self._store, settings.service)
         self._life = Life()
         self._health = Health(self._workers, published, self._gateway, self._life)
+        self._freshness = Freshness(
+            self._observer.watch_states, max_age_s=settings.max_state_age_s, stale=self._gateway.set_stale
+        )
         self._registration = Registration(
             client,
             service=settings.service,
@@ -171,6 +177,7 @@ class Supervisor:
             health=self._health,
             access_log=self._access_log,
             life=self._life,
+            freshness=self._freshness,
         )
         self._view = view
         self._farewell = Farewell(settings, self._life, self._workers, self._registration)
@@ -216,6 +223,7 @@ class Supervisor:
         run("stragglers", self._take_in_stragglers())
         run("read again", self._read_again(signals.read_again))
         run("health", self._watch_health())
+        run("age of the state", self._freshness.run())
         if self._settings.register:
             run("registration", self._register())
         if self._definition is not None:

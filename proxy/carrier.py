@@ -189,6 +189,9 @@ class Carrier:
                 self.source = (identity, peer)
                 self.life.refusal = decision
             raise PeerError(decision.reason, decision.sentence)
+        if too_old := self._plane.too_old():
+            self.source = (identity, peer)
+            raise PeerError(CloseReason.STALE_STATE, too_old)
         self._route = route
         self.source = (identity, peer)
         self.service_name = route.state.service.name

@@ -55,6 +55,8 @@ class DataPlane:
         self.telemetry = Telemetry()
         self._shortages = ShortageLog(self.loop.time)
         self.pending_handshakes = 0
+        self.alone_since_s: float | None = None
+        """Monotonic time since which no control process has said what is in force."""
         self._worker = worker
         self._access_log = access_log
         self._numbers = itertools.count(1)
@@ -84,6 +86,17 @@ class DataPlane:
             return f"{limits.pending_handshakes} handshakes are pending, the limit"
         return ""
 
+    def too_old(self) -> str:
+        """Why nobody new may be let in although the policy would; empty when the state is young enough."""
+        mesh = self.routes.mesh
+        if mesh is None or not mesh.max_state_age_s:
+            return ""
+        if mesh.stale:
+            return f"Consul has confirmed nothing for {mesh.max_state_age_s:g} s, the maximum"
+        if self.alone_since_s is not None and self.loop.time() - self.alone_since_s > mesh.max_state_age_s:
+            return f"there is no control process for {mesh.max_state_age_s:g} s, the maximum"
+        return ""
+
     def handshake_over(self) -> None:
         self.pending_handshakes -= 1
 
@@ -109,6 +122,7 @@ class DataPlane:
         """Put ``update`` in force for new and for live connections."""
         changed, removed, problems = self.routes.apply(update)
         if update.mesh is not None:
+            self.alone_since_s = None
             self._access_log.layout = update.mesh.access_log
         revoked = sum(self._re_authorise(name) for name in changed)
         for name in removed:

@@ -68,6 +68,8 @@ class CloseReason(enum.StrEnum):
     KILLED = "killed"
     """Ended by an operator."""
     INTERNAL = "internal"
+    STALE_STATE = "stale_state"
+    """Consul has confirmed nothing for longer than ``--max-state-age``: nobody new is let in."""
 
 
 class ServiceName(msgspec.Struct, frozen=True, order=True):
@@ -297,6 +299,10 @@ class Mesh(msgspec.Struct, frozen=True):
     """OpenSSL names, for TLS 1.2 and below; empty means the built-in choice."""
     access_log: AccessLogFormat | None = None
     """``None``: the built-in JSON line, for every connection."""
+    stale: bool = False
+    """Consul has not confirmed this state for longer than the operator allows: nobody new is let in."""
+    max_state_age_s: float = 0.0
+    """Seconds after which a worker without a control process lets nobody new in; 0 means never."""
 
 
 class Limits(msgspec.Struct, frozen=True):

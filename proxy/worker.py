@@ -208,6 +208,8 @@ class Worker:
 
     def _on_lost(self) -> None:
         self._link = None
+        if self._plane is not None and self._plane.alone_since_s is None:
+            self._plane.alone_since_s = self._loop.time()
         if self._start is None:
             self._stopped = True
             self._wake.set()

@@ -49,6 +49,7 @@ class GatewayCollector:
         yield from _dials(status, totals)
         yield from _services(status)
         yield from _watches(status)
+        yield from _ages(status)
 
 
 def exposition(collector: GatewayCollector) -> bytes:
@@ -183,3 +184,16 @@ def _watches(status: Status) -> Iterator[Metric]:
         age.add_metric([watch.name], watch.age_s)
         problem.add_metric([watch.name], 1 if watch.problem else 0)
     yield from (age, problem)
+
+
+def _ages(status: Status) -> Iterator[Metric]:
+    kinds = GaugeMetricFamily(
+        "consul_tgw_fact_age_seconds", "Seconds since Consul last confirmed a kind of fact.", labels=["kind"]
+    )
+    for kind, age_s in sorted(status.fact_ages_s.items()):
+        kinds.add_metric([kind], age_s)
+    yield kinds
+    if status.state_age_s is not None:
+        yield _gauge("state_age_seconds", "Seconds since Consul last confirmed the whole state.", status.state_age_s)
+    yield _gauge("state_too_old", "1 while new connections are denied for the age of the state.", status.too_old)
+    yield _gauge("consul_away", "1 while Consul is only asked whether it is back.", bool(status.consul_away))

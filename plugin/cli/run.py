@@ -97,6 +97,13 @@ from proxy import logs
     help="Resolves hostnames of external services; may be repeated. Default: the name servers of /etc/resolv.conf.",
 )
 @click.option(
+    "--max-state-age",
+    type=click.FloatRange(0),
+    default=0.0,
+    metavar="SECONDS",
+    help="Deny new connections when Consul has confirmed nothing for so long. Default: 0, never.",
+)
+@click.option(
     "--user",
     default="",
     metavar="NAME",
@@ -153,6 +160,7 @@ def gateway_settings(options: dict[str, Any]) -> GatewaySettings:
         log_level=options["log_level"],
         log_format=options["log_format"],
         dns_servers=tuple(HostPort.parse(text, what="--dns-server") for text in options["dns_server"]),
+        max_state_age_s=options["max_state_age"],
         user=options["user"],
         runtime_dir=options["runtime_dir"],
     )

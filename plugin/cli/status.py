@@ -78,9 +78,21 @@ def _head(shown: Status, now_s: float) -> Table:
     table.add_row("mesh", f"{shown.trust_domain or 'not known yet'} in {shown.datacenter or 'not known yet'}")
     table.add_row("default", shown.default_action or "not known yet (refused)")
     table.add_row("Consul", shown.consul_version or 'version not known (agent_prefix "" { policy = "read" } tells it)')
+    table.add_row("state age", _age(shown))
+    if shown.consul_away:
+        table.add_row("Consul is away", f"[yellow]{escape(shown.consul_away)}[/]")
     table.add_row("state number", str(shown.generation))
     table.add_row("running", f"{duration(now_s - shown.started_at_s)}, process {shown.pid}, version {shown.version}")
     return table
+
+
+def _age(shown: Status) -> str:
+    if shown.state_age_s is None:
+        return "nothing is known yet"
+    if shown.too_old:
+        most = duration(shown.max_state_age_s)
+        return f"[red]{duration(shown.state_age_s)}, more than the maximum of {most}: new connections are denied[/]"
+    return f"{duration(shown.state_age_s)} since Consul confirmed all of it"
 
 
 def _services(shown: Status, now_s: float) -> Table:

@@ -16,6 +16,7 @@ from plugin.consul import endpoints
 from plugin.consul.presence import Presence
 from plugin.consul.refusals import Refusals
 from plugin.consul.transport import MARGIN_S, MAX_CONNECTIONS, Reply, Transport
+from plugin.consul.watch import WAIT_S
 from plugin.errors import ConsulError, ConsulRejected, ConsulUnavailable
 from plugin.settings import ConsulSettings
 from proxy.model import ServiceName
@@ -35,6 +36,8 @@ class ConsulClient(base.Consul):
         self._home_partition = settings.partition or "default"
         self.refusals = Refusals()
         self.presence = Presence(self.transport)
+        self.wait_s = WAIT_S
+        """How long a blocking query may be held."""
         self.scheme = self.transport.scheme
         self.consistency = "default"
         self.dc = None

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 from plugin import tasks
 from plugin.consul.client import ConsulClient
 from plugin.consul.transport import Reply
-from plugin.consul.watch import WAIT_S, News, Pause, Poll, Watch
+from plugin.consul.watch import News, Pause, Poll, Watch
 from plugin.errors import ConsulForbidden, GatewayError, UnknownKind
 
 T = TypeVar("T")
@@ -48,12 +48,13 @@ class Poller(Generic[T]):
         learned: Callable[[News[T]], None],
         failed: Callable[[GatewayError], None],
         params: Iterable[tuple[str, str]] = (),
-        wait_s: float = WAIT_S,
+        wait_s: float | None = None,
         explain: Callable[[GatewayError], Awaitable[GatewayError]] | None = None,
     ) -> None:
-        """``explain`` may say more exactly what is wrong, before ``failed`` is told."""
+        """``wait_s`` is the client's unless it is given. ``explain`` may say more exactly what is wrong, before
+        ``failed`` is told."""
         self.name = name
-        self.watch = Watch(decode, wait_s=wait_s)
+        self.watch = Watch(decode, wait_s=client.wait_s if wait_s is None else wait_s)
         self._client = client
         self._path = path
         self._params = tuple(params)

@@ -124,6 +124,9 @@ class IntentionReader:
         age_s = None if self._confirmed_s is None else time.monotonic() - self._confirmed_s
         problem = str(self._problem) if self._problem else ""
         name = "intentions of linked services"
+        if not self._store.linked():
+            # Nothing is asked then.
+            age_s = self._signal.state().age_s
         index = self._signal.watch.index
         match = WatchState(name=name, index=index, age_s=age_s, problem=problem, requests=self._count)
         return [self._signal.state(), match]

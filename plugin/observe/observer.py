@@ -98,6 +98,11 @@ class Observer:
         await self._entry_answered.wait()
         await part()
 
+    @property
+    def away(self) -> str:
+        """Why nothing is asked at the moment; empty when the agent is there."""
+        return str(self._client.presence.problem or "")
+
     def watch_states(self) -> list[WatchState]:
         return [
             *(poller.state() for poller in self._pollers),
