@@ -29,6 +29,7 @@ class AccessLogSink:
         """
         self._chosen = chosen
         self._target: tuple[str, str] = _of_flag(chosen or STDOUT)
+        self._missing = False
         self.problem = ""
         """Why proxy-defaults' target, or the file opened again, is not in use."""
         self.redirect: Callable[[int], None] = lambda descriptor: None
@@ -50,6 +51,16 @@ class AccessLogSink:
         """The file may have been moved away (log rotation)."""
         if self._target[0] == "file":
             self._switch(self._target)
+
+    def moved(self) -> bool:
+        """Whether the file is no longer at its path: deleted, or moved away without a word to us.
+
+        True only when it was so at the last look too: between the two halves of a rotation there is no file. Takes as
+        long as its file system does.
+        """
+        missing = self._target[0] == "file" and not _is_at(self._target[1], self.descriptor)
+        before, self._missing = self._missing, missing
+        return missing and before
 
     def _switch(self, target: tuple[str, str]) -> None:
         try:
@@ -76,6 +87,15 @@ def _of_entry(settings: AccessLogs | None) -> tuple[str, str]:
     if settings is None or not settings.enabled or settings.type in ("", "stdout"):
         return "standard", STDOUT
     return ("standard", STDERR) if settings.type == "stderr" else ("file", settings.path)
+
+
+def _is_at(path: str, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # it cannot be told, and could not be opened either
 
 
 def _open(target: tuple[str, str]) -> int:

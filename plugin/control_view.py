@@ -36,6 +36,7 @@ from plugin.workers.counters import Dials, Totals
 from plugin.workers.pool import Workers
 from plugin.workers.published import Published
 from plugin.workers.worker import Worker, WorkerGone
+from proxy import logs
 from proxy.model import Connection, ServiceName
 
 ANSWER_TIMEOUT_S = 5.0
@@ -92,7 +93,9 @@ class ControlView:
         )
 
     def totals(self) -> Totals:
-        return self.workers.totals()
+        totals = self.workers.totals()
+        totals.log_lines_dropped += logs.dropped()
+        return totals
 
     async def connections(self, after: str, limit: int) -> ConnectionList:
         """Oldest first within each worker. :raises ConfigError: when ``after`` is not one of our own."""

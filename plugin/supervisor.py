@@ -46,6 +46,7 @@ EXIT_FAULT = 70
 """``EX_SOFTWARE`` of sysexits.h: a mistake of ours; start us again."""
 STRAGGLERS_INTERVAL_S = 5.0
 HEALTH_INTERVAL_S = 1.0
+ACCESS_LOG_INTERVAL_S = 5.0
 
 
 def run_gateway(settings: GatewaySettings) -> int:
@@ -224,6 +225,7 @@ class Supervisor:
         run("read again", self._read_again(signals.read_again))
         run("health", self._watch_health())
         run("age of the state", self._freshness.run())
+        run("access log", self._watch_access_log())
         if self._settings.register:
             run("registration", self._register())
         if self._definition is not None:
@@ -271,6 +273,13 @@ class Supervisor:
             emit(logger, logging.INFO, "gateway.reload", "reading the files of all links, opening the access log again")
             self._needs.read_again()
             self._access_log.reopen()
+
+    async def _watch_access_log(self) -> None:
+        """Begin a new file when the old one was deleted or moved; a file system that hangs holds up a thread alone."""
+        while True:
+            await asyncio.sleep(ACCESS_LOG_INTERVAL_S)
+            if await asyncio.to_thread(self._access_log.moved):
+                self._access_log.reopen()
 
     async def _feed_watchdog(self) -> None:
         while True:

@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Collection
 
+from proxy import logs
 from proxy.access_log import AccessLog
 from proxy.carrier import Carrier
 from proxy.channel import Buffers
@@ -154,6 +155,8 @@ class DataPlane:
         return self.telemetry.counters(
             ((carrier.life.service, carrier.source_text, *carrier.traffic) for carrier in self.live),
             self.pending_handshakes,
+            access_log_lines_dropped=self._access_log.dropped,
+            log_lines_dropped=logs.dropped(),
         )
 
     def page(self, query: Query) -> ConnectionPage:

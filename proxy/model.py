@@ -479,6 +479,9 @@ class Counters(msgspec.Struct, frozen=True, tag="counters"):
     policy_closed: int = 0
     dials: tuple[DialCount, ...] = ()
     """Of services that had any trouble."""
+    access_log_lines_dropped: int = 0
+    log_lines_dropped: int = 0
+    """Of the worker's own log, because standard error did not take them."""
 
 
 class Connection(msgspec.Struct, frozen=True):

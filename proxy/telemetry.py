@@ -30,7 +30,14 @@ class Telemetry:
         totals[1] += ejections
         totals[2] += shortages
 
-    def counters(self, live: Iterable[tuple[str, str, int, int]], pending_handshakes: int) -> Counters:
+    def counters(
+        self,
+        live: Iterable[tuple[str, str, int, int]],
+        pending_handshakes: int,
+        *,
+        access_log_lines_dropped: int = 0,
+        log_lines_dropped: int = 0,
+    ) -> Counters:
         """``live`` has (service, source, bytes received, bytes sent) of every open connection."""
         open_totals: dict[tuple[str, str], list[int]] = {}
         open_connections = 0
@@ -49,4 +56,6 @@ class Telemetry:
             accepted=self.accepted,
             policy_closed=self.policy_closed,
             dials=tuple(DialCount(service, *numbers) for service, numbers in self._dials.items()),
+            access_log_lines_dropped=access_log_lines_dropped,
+            log_lines_dropped=log_lines_dropped,
         )

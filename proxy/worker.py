@@ -160,8 +160,14 @@ class Worker:
             self._stop_listening()
 
     def _redirect(self, target: AccessLogTarget) -> None:
-        if self._access_log is not None and self._link is not None:
-            self._access_log.redirect(self._link.take_descriptor() if target.descriptor else -1)
+        if self._access_log is None or self._link is None:
+            return
+        descriptor = self._link.take_descriptor() if target.descriptor else -1
+        if target.descriptor and descriptor < 0:
+            # The kernel drops what we have no free number for.
+            logger.error("the new access log did not arrive: too many open files; lines go on to where they went")
+            return
+        self._access_log.redirect(descriptor)
 
     def _open_door(self, path: Path) -> None:
         try:

@@ -120,6 +120,12 @@ def _traffic(sums: dict[Key, Sum], status: Status, totals: Totals) -> Iterator[M
     yield _counter("connections_accepted", "Connections accepted by all workers.", totals.accepted)
     yield _gauge("handshakes_pending", "Connections whose handshake is not finished.", totals.pending_handshakes)
     yield _counter("policy_closed", "Live connections that a change of policy ended.", totals.policy_closed)
+    yield _counter(
+        "access_log_lines_dropped", "Access log lines that their target did not take.", totals.access_log_lines_dropped
+    )
+    yield _counter(
+        "log_lines_dropped", "Log lines of all processes that standard error did not take.", totals.log_lines_dropped
+    )
 
 
 def _dials(status: Status, totals: Totals) -> Iterator[Metric]:

@@ -22,6 +22,7 @@ from plugin.cli.unlink import unlink
 from plugin.cli.version import version
 from plugin.errors import GatewayError
 from plugin.version import version_text
+from proxy import logs
 
 EXIT_ERROR = 2
 
@@ -59,6 +60,7 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         code = 130
     except GatewayError as error:
+        logs.flush()
         click.echo(f"consul-tgw: {error}", err=True)
         code = EXIT_ERROR
     except BrokenPipeError:

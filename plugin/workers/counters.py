@@ -7,7 +7,7 @@ open ended with it, for the reason ``internal`` unless it was drained.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from proxy.model import CloseReason, Count, Counters, DialCount
 
@@ -50,6 +50,8 @@ class Totals:
     policy_closed: int = 0
     dials: dict[str, Dials] = field(default_factory=dict)
     """By service, of those that had any trouble."""
+    access_log_lines_dropped: int = 0
+    log_lines_dropped: int = 0
 
     def add(self, counters: Counters) -> None:
         for count in counters.counts:
@@ -69,6 +71,8 @@ class Totals:
         self.policy_closed += counters.policy_closed
         for count in counters.dials:
             self.dials[count.service] = self.dials.get(count.service, Dials()) + count
+        self.access_log_lines_dropped += counters.access_log_lines_dropped
+        self.log_lines_dropped += counters.log_lines_dropped
 
     def _count(self, count: Count, reason: str) -> None:
         key = (count.service, count.source, reason)
@@ -77,12 +81,7 @@ class Totals:
 
 def totals(ended: Totals, live: Iterable[Counters]) -> Totals:
     """Everything counted so far, by workers that have ended and by those that run."""
-    result = Totals(
-        sums=dict(ended.sums),
-        accepted=ended.accepted,
-        policy_closed=ended.policy_closed,
-        dials=dict(ended.dials),
-    )
+    result = replace(ended, sums=dict(ended.sums), dials=dict(ended.dials))
     for counters in live:
         result.add(counters)
     return result

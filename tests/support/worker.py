@@ -35,10 +35,17 @@ class WorkerProcess:
         self.control_closed = False
 
     async def start(
-        self, *, limits: Limits | None = None, handover_path: Path | str = "", log: IO[bytes] | None = None
+        self,
+        *,
+        limits: Limits | None = None,
+        handover_path: Path | str = "",
+        log: IO[bytes] | int | None = None,
+        access_log_fd: int | None = None,
     ) -> None:
-        """``log`` takes its own log lines, which otherwise go to this process's standard error."""
-        passed = (self._worker_end.fileno(), self.listening.fileno(), self._log_write)
+        """``log`` takes its own log lines, which otherwise go to this process's standard error; ``access_log_fd`` its
+        access log, which then is not in ``records``."""
+        log_to = self._log_write if access_log_fd is None else access_log_fd
+        passed = (self._worker_end.fileno(), self.listening.fileno(), log_to)
         self.process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "proxy", "--control-fd", str(passed[0])), pass_fds=passed, stderr=log
         )

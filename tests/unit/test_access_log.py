@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -123,3 +126,51 @@ def test_lines_are_written_as_the_operator_says(pipe: tuple[int, int]) -> None:
     assert not log.wants_local_address
     log.layout = AccessLogFormat(parts=(LogPart("", "DOWNSTREAM_LOCAL_PORT"),))
     assert log.wants_local_address
+
+
+def test_a_full_pipe_keeps_nothing_from_going_elsewhere(pipe: tuple[int, int]) -> None:
+    blocked = os.pipe()
+    log = AccessLog(blocked[1])
+    for number in range(2_000):
+        log.write(record(number), 0.0)
+    log.redirect(os.dup(pipe[1]))
+    log.write(record(7), 0.0)
+    assert json.loads(os.read(pipe[0], 1_000_000))["number"] == 7
+    received = bytearray()
+    while data := os.read(blocked[0], 1_000_000):
+        received += data
+    assert len(received.splitlines()) == 2_000
+    assert log.dropped == 0
+    os.close(blocked[0])
+    log.close(10)
+
+
+def test_a_line_cut_by_a_full_disk_spoils_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk takes ten bytes, then nothing for two writes, then everything."""
+    path = tmp_path / "x.log"
+    room = [10, -1, -1]
+    whole = os.write
+
+    def scarce(descriptor: int, data: bytes) -> int:
+        if descriptor != file or not room:
+            return whole(descriptor, data)
+        left = room.pop(0)
+        if left < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return whole(descriptor, data[:left])
+
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    monkeypatch.setattr(os, "write", scarce)
+    log = AccessLog(file)
+    for number in range(3):
+        log.write(record(number), 0.0)
+        deadline_s = time.monotonic() + 20
+        while path.stat().st_size < 100 and log.dropped <= number and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+    log.close(10)
+    os.close(file)
+    cut, *lines = path.read_bytes().splitlines()
+    assert len(cut) == 10
+    assert json.loads(lines[0])["number"] == 2
+    assert json.loads(lines[1]) == {"event": "access_log_lines_dropped", "count": 2}
+    assert log.dropped == 2

@@ -80,3 +80,26 @@ def test_a_pipe_that_nobody_reads_does_not_hold_us(tmp_path: Path) -> None:
     sink, _ = recorded(None)
     sink.take(to_file(tmp_path / "pipe"))
     assert "cannot be opened" in sink.problem
+
+
+def test_a_file_that_is_gone_at_two_looks_is_begun_anew(tmp_path: Path) -> None:
+    path = tmp_path / "x.log"
+    sink, redirected = recorded(str(path))
+    assert not sink.moved()
+    path.rename(tmp_path / "x.log.1")
+    assert not sink.moved(), "a rotation may be under way"
+    assert sink.moved()
+    sink.reopen()
+    assert not sink.moved()
+    os.write(redirected[-1], b"line\n")
+    assert path.read_bytes() == b"line\n"
+    path.unlink()
+    path.write_bytes(b"somebody else's\n")
+    assert not sink.moved()
+    assert sink.moved(), "another file at its place is not the one that we write"
+
+
+def test_standard_streams_do_not_move() -> None:
+    sink, _ = recorded("-")
+    assert not sink.moved()
+    assert not sink.moved()

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
+import os
+import resource
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -68,3 +73,84 @@ def test_lines_below_the_level_are_left_out() -> None:
     stream = written("text", "warning")
     logs.emit(logger, logging.INFO, "x", "quiet")
     assert stream.getvalue() == ""
+
+
+@contextlib.contextmanager
+def standard_error(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The other end of a pipe that is standard error."""
+    reading, writing = os.pipe()
+    with open(writing, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        yield reading
+    os.close(reading)
+
+
+def read_lines(descriptor: int, last: str) -> list[str]:
+    received = ""
+    while last not in received or not received.endswith("\n"):
+        received += os.read(descriptor, 1_000_000).decode()
+    return received.splitlines()
+
+
+def test_a_pipe_that_nobody_reads_holds_nobody_up_and_the_loss_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with standard_error(monkeypatch) as reading:
+        logs.configure("info", "json")
+        for number in range(13_000):
+            logs.emit(logger, logging.INFO, "x", "line", number=number)
+        lost = logs.dropped()
+        assert lost > 0
+        received = b""
+        while received.count(b'"event":"x"') < 13_000 - lost or b"log.lines_dropped" not in received[-1_000:]:
+            received += os.read(reading, 1_000_000)
+        lines = [json.loads(line) for line in received.splitlines()]
+        assert [line["count"] for line in lines if line["event"] == "log.lines_dropped"] == [lost]
+
+
+def test_a_closed_pipe_is_survived(monkeypatch: pytest.MonkeyPatch) -> None:
+    with standard_error(monkeypatch) as reading:
+        logs.configure("info", "text")
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, reading)
+        os.close(null)
+        logs.emit(logger, logging.INFO, "x", "nobody hears it")
+        logs.flush()
+        assert logs.dropped() == 1
+
+
+def test_a_line_cut_by_a_full_disk_spoils_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "log"
+    with path.open("w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        logs.configure("info", "text")
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+            logs.emit(logger, logging.INFO, "x", "one")
+            logs.flush()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        logs.emit(logger, logging.INFO, "x", "two")
+        logs.flush()
+    cut, second, told = path.read_text().splitlines()
+    assert len(cut) == 10
+    assert second.endswith("INFO x: two")
+    assert "1 log lines were dropped" in told
+
+
+def test_configured_again_it_goes_on_with_the_new_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    with standard_error(monkeypatch) as reading:
+        logs.configure("info", "text")
+        logs.emit(logger, logging.INFO, "x", "one")
+        logs.flush()
+        logs.configure("info", "json")
+        logs.emit(logger, logging.INFO, "last", "two")
+        first, second = read_lines(reading, "last")
+        assert first.endswith("INFO x: one")
+        assert json.loads(second)["message"] == "two"
+
+
+def test_what_cannot_be_shown_is_counted_and_harms_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    with standard_error(monkeypatch):
+        logs.configure("info", "text")
+        logger.info("%d", "not a number")
+        assert logs.dropped() == 1
