@@ -218,7 +218,7 @@ class Carrier:
         self._endpoints = target.endpoints
         self._endpoints.opened(endpoint)
         client = TLSChannel(self._client, self._session, plane.buffers)
-        self._relay = Relay(plane.loop, plane.poller, client, upstream, self._relayed, plane.streams)
+        self._relay = Relay(plane.loop, plane.poller, client, upstream, self._relayed, plane.streams, self._half_closed)
         self._watch_idleness(self._route.state.service.idle_timeout_s)
         self._limit_life(self._route.state.service.max_lifetime_s)
         self._relay.start()
@@ -241,9 +241,21 @@ class Carrier:
         self._idle_checks = 0 if self._relay.moved else self._idle_checks + 1
         self._relay.moved = False
         if self._idle_checks >= _IDLE_CHECKS:
-            self.close(CloseReason.IDLE, f"no byte in either direction for {timeout_s:g} s")
+            told = "one side has ended, and no byte moved" if self._relay.half_closed else "no byte in either direction"
+            self.close(CloseReason.IDLE, f"{told} for {timeout_s:g} s")
         else:
             self._watch_idleness(timeout_s)
+
+    def _half_closed(self) -> None:
+        """One side has said its last word; the other one may never do so."""
+        if self._route is None:
+            return
+        service = self._route.state.service
+        limits = [limit_s for limit_s in (service.idle_timeout_s, service.half_closed_timeout_s) if limit_s > 0]
+        if self._timer is not None:
+            self._timer.cancel()
+        self._idle_checks = 0
+        self._watch_idleness(min(limits, default=0.0))
 
     def _relayed(self, reason: CloseReason, detail: str) -> None:
         if self._endpoints is not None and self.life.endpoint is not None:

@@ -233,6 +233,8 @@ class Service(msgspec.Struct, frozen=True):
     connect_timeout_s: float = 5.0
     idle_timeout_s: float = 0.0
     """Seconds without a byte in either direction; 0 means never."""
+    half_closed_timeout_s: float = 3600.0
+    """As ``idle_timeout_s``, of a connection that one side has ended; the default is Envoy's for any connection."""
     max_lifetime_s: float = 0.0
     """Seconds after which a connection is ended, busy or not; 0 means never. No connection lives longer, and each is
     ended a little earlier than that, by chance, so that those that came together do not come back together."""

@@ -161,6 +161,7 @@ class Relay:
         "_down",
         "_first_end",
         "_on_close",
+        "_on_half_closed",
         "_up",
         "_upstream",
         "closed",
@@ -178,8 +179,12 @@ class Relay:
         upstream: Channel,
         on_close: Callable[[CloseReason, str], None],
         streams: Streams,
+        on_half_closed: Callable[[], None] | None = None,
     ) -> None:
-        """``on_close`` is called once, after both sockets are closed, with the reason and a detail."""
+        """``on_close`` is called once, after both sockets are closed, with the reason and a detail.
+
+        :param on_half_closed: is called once, when the first direction has ended.
+        """
         self.loop = loop
         self.poller = poller
         self.streams = streams
@@ -188,6 +193,7 @@ class Relay:
         self._client = client
         self._upstream = upstream
         self._on_close: Callable[[CloseReason, str], None] | None = on_close
+        self._on_half_closed = on_half_closed
         self._up: _Direction | None = _Direction(self, client, upstream)
         self._down: _Direction | None = _Direction(self, upstream, client)
         self._first_end: CloseReason | None = None
@@ -201,6 +207,11 @@ class Relay:
     def bytes_sent(self) -> int:
         """To the client."""
         return self._down.bytes if self._down else 0
+
+    @property
+    def half_closed(self) -> bool:
+        """Whether one side has ended."""
+        return any(direction is not None and direction.ended for direction in (self._up, self._down))
 
     def start(self) -> None:
         assert self._up is not None
@@ -217,6 +228,12 @@ class Relay:
     def note_end(self, direction: _Direction) -> None:
         if self._first_end is None:
             self._first_end = CloseReason.CLIENT_EOF if direction is self._up else CloseReason.UPSTREAM_EOF
+        self._half_closed()
+
+    def _half_closed(self) -> None:
+        on_half_closed, self._on_half_closed = self._on_half_closed, None
+        if on_half_closed:
+            on_half_closed()
 
     def broken(self, direction: _Direction) -> Exception | None:
         """How the connection of this direction's source broke down, when the other direction was told."""
@@ -234,7 +251,10 @@ class Relay:
 
     def direction_finished(self) -> None:
         up, down = self._up, self._down
-        if up is None or down is None or not (up.finished and down.finished):
+        if up is None or down is None:
+            return
+        if not (up.finished and down.finished):
+            self._half_closed()
             return
         if self._first_end is None:
             self._first_end = CloseReason.UPSTREAM_RESET if up.dead else CloseReason.CLIENT_RESET
@@ -263,6 +283,7 @@ class Relay:
         for channel in (self._client, self._upstream):
             self.poller.forget(channel.fd)
             channel.close(reset=reset)
+        self._on_half_closed = None
         on_close, self._on_close = self._on_close, None
         if on_close:
             on_close(reason, detail)

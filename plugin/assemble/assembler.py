@@ -16,7 +16,7 @@ from plugin.assemble.access_logs import access_log_choice
 from plugin.assemble.intentions import decode_intentions
 from plugin.assemble.mesh_tls import incoming_tls
 from plugin.assemble.proxy_config import UpstreamConfig, upstream_config
-from plugin.assemble.resolver import balance, connect_timeout, idle_timeout, max_lifetime
+from plugin.assemble.resolver import balance, connect_timeout, half_closed_timeout, idle_timeout, max_lifetime
 from plugin.assemble.server_routes import server_routes
 from plugin.assemble.upstream_tls import GoodMaterial, upstream_material
 from plugin.facts import Fact, MeshFacts, ServiceFacts
@@ -95,6 +95,7 @@ def assemble_with_warnings(
     routed = server_routes(facts, mesh, trust_domain=roots.trust_domain, protocol=protocol)
     balanced, timeout = balance(facts.resolver.value), connect_timeout(facts.resolver.value)
     idle, lifetime = idle_timeout(facts.defaults.value), max_lifetime(facts.defaults.value)
+    half_closed = half_closed_timeout(facts.defaults.value)
     service = Service(
         name=facts.name,
         leaf=leaf,
@@ -105,6 +106,7 @@ def assemble_with_warnings(
         balance=balanced.value,
         connect_timeout_s=timeout.value or config.connect_timeout_s or _FALLBACK_CONNECT_TIMEOUT_S,
         idle_timeout_s=idle.value,
+        half_closed_timeout_s=half_closed.value,
         max_lifetime_s=lifetime.value,
         keepalive=config.keepalive,
     )
@@ -114,6 +116,7 @@ def assemble_with_warnings(
         *balanced.warnings,
         *timeout.warnings,
         *idle.warnings,
+        *half_closed.warnings,
         *lifetime.warnings,
         *protocol_warnings,
     )

@@ -17,6 +17,9 @@ from proxy.model import Balance, BalancePolicy, HashPolicy, HashSource
 T = TypeVar("T")
 
 IDLE_TIMEOUT_META = "tgw-idle-timeout"
+HALF_CLOSED_TIMEOUT_META = "tgw-half-closed-timeout"
+HALF_CLOSED_TIMEOUT_S = 3600.0
+"""As long as Envoy's gateway waits, whose limit is for all silent connections."""
 """Key in the Meta of service-defaults: Consul has no field for how long a connection may be silent."""
 MAX_LIFETIME_META = "tgw-max-lifetime"
 """Key in the Meta of service-defaults: nor for how long a connection may live."""
@@ -38,6 +41,11 @@ def connect_timeout(resolver: ServiceResolver | None) -> Setting[float]:
 def idle_timeout(defaults: ServiceDefaults | None) -> Setting[float]:
     """Return how long a connection may be silent in both directions, in seconds; 0 means for ever."""
     return _meta_duration(defaults, IDLE_TIMEOUT_META)
+
+
+def half_closed_timeout(defaults: ServiceDefaults | None) -> Setting[float]:
+    """Return how long a connection that one side has ended may be silent, in seconds; 0 means for ever."""
+    return _meta_duration(defaults, HALF_CLOSED_TIMEOUT_META, HALF_CLOSED_TIMEOUT_S)
 
 
 def max_lifetime(defaults: ServiceDefaults | None) -> Setting[float]:
@@ -101,16 +109,16 @@ def _hash_policy(element: ConsulHashPolicy) -> HashPolicy:
     return HashPolicy(source, element.field_value, element.terminal)
 
 
-def _meta_duration(defaults: ServiceDefaults | None, key: str) -> Setting[float]:
+def _meta_duration(defaults: ServiceDefaults | None, key: str, default_s: float = 0.0) -> Setting[float]:
     text = (defaults.meta or {}).get(key, "") if defaults is not None else ""
-    return _duration(text, f"Meta {key} of service-defaults")
+    return _duration(text, f"Meta {key} of service-defaults", default_s) if text else Setting(default_s)
 
 
-def _duration(value: str | int, what: str) -> Setting[float]:
+def _duration(value: str | int, what: str, default_s: float = 0.0) -> Setting[float]:
     try:
         seconds = duration_s(value)
     except ValueError as error:
-        return Setting(0.0, (f"{what}: {error}; its default applies",))
+        return Setting(default_s, (f"{what}: {error}; its default applies",))
     if seconds < 0:
-        return Setting(0.0, (f"{what} is negative ({value!r}); its default applies",))
+        return Setting(default_s, (f"{what} is negative ({value!r}); its default applies",))
     return Setting(seconds)

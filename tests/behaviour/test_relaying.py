@@ -245,6 +245,48 @@ async def test_an_idle_connection_is_ended_only_where_the_service_says_so(
         assert (await worker.record(reason="idle"))["service"] == "api"
 
 
+@pytest.mark.parametrize("first", ["client", "external service"])
+async def test_a_half_closed_connection_that_is_silent_is_ended(
+    mesh: HandMadeMesh, worker: WorkerProcess, first: str
+) -> None:
+    forgotten = asyncio.Event()
+
+    async def forget(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if first == "external service":
+            writer.write_eof()
+        await forgotten.wait()
+
+    async with ExternalService(forget) as service:
+        db = mesh.service("db", service.port, intentions=(allow("web"),), half_closed_timeout_s=0.4)
+        await worker.update(mesh=mesh.settings(), upserts=(db,))
+        client = await asyncio.to_thread(RawTLSClient, worker.port, mesh.client_context(mesh.leaf("web")), sni("db"))
+        if first == "client":
+            await asyncio.to_thread(client.finish)
+        record = await worker.record(reason="idle")
+        assert "one side has ended" in record["detail"]
+        client.close()
+        forgotten.set()
+
+
+async def test_a_half_closed_connection_lives_as_long_as_the_other_side_sends(
+    mesh: HandMadeMesh, worker: WorkerProcess
+) -> None:
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        for _ in range(30):
+            writer.write(b".")
+            await asyncio.sleep(0.05)
+
+    async with ExternalService(drip) as service:
+        db = mesh.service("db", service.port, intentions=(allow("web"),), half_closed_timeout_s=0.6)
+        await worker.update(mesh=mesh.settings(), upserts=(db,))
+        client = await asyncio.to_thread(RawTLSClient, worker.port, mesh.client_context(mesh.leaf("web")), sni("db"))
+        await asyncio.to_thread(client.finish)
+        assert await asyncio.to_thread(client.receive_all) == b"." * 30
+        assert (await worker.record(reason="client_eof"))["duration_ms"] > 1_000
+        client.close()
+
+
 async def test_a_connection_that_is_busy_is_ended_at_the_end_of_its_life(
     mesh: HandMadeMesh, worker: WorkerProcess
 ) -> None:

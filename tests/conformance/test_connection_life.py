@@ -341,6 +341,63 @@ async def test_idle_timeout(stand: Stand) -> Observation:
 
 @conformance(
     TOPIC,
+    "tgw-half-closed-timeout ends what one side has ended and the other is silent on; without it both wait for an hour",
+    envoy={"half closed, 1.5 s": "stays", "open": "stays", "half closed, no limit of its own": "stays"},
+    ours={"half closed, 1.5 s": "ends, idle", "open": "stays", "half closed, no limit of its own": "stays"},
+    decision="016",
+)
+async def test_half_closed_timeout(stand: Stand) -> Observation:
+    forgotten = asyncio.Event()
+
+    async def forget(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Read to the end, and never end the own direction."""
+        await reader.read()
+        await forgotten.wait()
+
+    await stand.config("service-defaults", "db", Protocol="tcp", Meta={"tgw-half-closed-timeout": "1500ms"})
+    await serve_forgetful(stand, forget)
+    try:
+        return {
+            "half closed, 1.5 s": await silence(stand, "db", finish=True),
+            "open": await silence(stand, "db", finish=False),
+            "half closed, no limit of its own": await silence(stand, "other", finish=True),
+        }
+    finally:
+        forgotten.set()
+
+
+async def serve_forgetful(stand: Stand, handler: Handler) -> None:
+    """As ``db`` and as ``other``; its connections are never seen to end."""
+    backend = await stand.backend(handler)
+    for service in ("db", "other"):
+        await stand.register(service, backend.port, node=service)
+        await stand.intention("web", service)
+        await stand.link(service)
+    await stand.settled()
+
+
+async def silence(stand: Stand, service: str, *, finish: bool) -> str:
+    """What becomes of a connection on which nobody says anything, and whose direction the client may have finished."""
+    async with raw(stand, service) as client:
+
+        def wait() -> str:
+            client.send(b"?")
+            if finish:
+                client.finish()
+            client.socket.settimeout(4.0 * SCALE)
+            try:
+                return "stays" if client.receive() else "ends"
+            except ConnectionResetError:
+                return "ends"
+            except TimeoutError:
+                return "stays"
+
+        how = await asyncio.to_thread(wait)
+    return how if how == "stays" else f"ends, {await reason_of_the_newest(stand)}"
+
+
+@conformance(
+    TOPIC,
     "tgw-max-lifetime ends what is busy, too",
     envoy={"silent": "stays", "busy": "stays"},
     ours={"silent": "ends, lifetime", "busy": "ends, lifetime"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from plugin.assemble.resolver import balance, connect_timeout, idle_timeout, max_lifetime
+from plugin.assemble.resolver import balance, connect_timeout, half_closed_timeout, idle_timeout, max_lifetime
 from plugin.consul.api import ServiceDefaults, ServiceResolver
 from proxy.model import Balance, BalancePolicy, HashPolicy, HashSource
 
@@ -90,6 +90,18 @@ def test_the_idle_timeout_is_in_the_meta_of_service_defaults() -> None:
     assert idle_timeout(ServiceDefaults(name="db")).value == 0.0
     assert idle_timeout(ServiceDefaults(name="db", meta={"tgw-idle-timeout": "350s"})).value == 350.0
     assert "tgw-idle-timeout" in idle_timeout(ServiceDefaults(meta={"tgw-idle-timeout": "x"})).warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected_s", "told"),
+    [("5m", 300.0, False), ("0s", 0.0, False), ("", 3_600.0, False), ("x", 3_600.0, True), ("-1s", 3_600.0, True)],
+)
+def test_a_half_closed_connection_has_an_hour_unless_meta_says_otherwise(
+    text: str, expected_s: float, told: bool
+) -> None:
+    assert half_closed_timeout(None).value == 3_600.0
+    setting = half_closed_timeout(ServiceDefaults(name="db", meta={"tgw-half-closed-timeout": text}))
+    assert (setting.value, bool(setting.warnings)) == (expected_s, told)
 
 
 def test_the_maximum_lifetime_is_in_the_meta_of_service_defaults() -> None:
