@@ -19,6 +19,7 @@ from plugin.observe.freshness import Freshness
 from plugin.observe.observer import Observer
 from plugin.observe.store import FactStore
 from plugin.registration import Registration
+from plugin.saved_state.keeper import StateKeeper
 from plugin.settings import GatewaySettings
 from plugin.snapshot import redacted_json
 from plugin.status import (
@@ -57,6 +58,7 @@ class ControlView:
     access_log: AccessLogSink
     life: Life
     freshness: Freshness
+    saved_state: StateKeeper
     started_at_s: float = field(default_factory=time.time)
     _root_expiry: tuple[tuple[str, ...], float] = ((), 0.0)
 
@@ -88,7 +90,11 @@ class ControlView:
             max_state_age_s=self.freshness.max_age_s,
             too_old=self.freshness.too_old,
             consul_away=self.observer.away,
-            warnings=(*self.gateway.mesh_warnings, *filter(None, (self.access_log.problem,))),
+            restored_from_s=self.saved_state.unconfirmed_from_s,
+            warnings=(
+                *self.gateway.mesh_warnings,
+                *filter(None, (self.access_log.problem, self.saved_state.problem)),
+            ),
             phase=self.life.phase.value,
         )
 
@@ -122,7 +128,9 @@ class ControlView:
 
     def _not_ready(self) -> tuple[str, ...]:
         found = self.health.shortcomings()
-        if self.settings.register and not self.registration.registered:
+        # With a saved state the gateway serves before the agent can take its registration.
+        expected = self.settings.register and not (self.saved_state.unconfirmed_from_s and self.observer.away)
+        if expected and not self.registration.registered:
             found += (self.registration.problem or f"{self.settings.service} is not registered with the agent yet",)
         return found
 

@@ -56,6 +56,11 @@ class Definition:
         self.problem = ""
 
     @property
+    def known(self) -> bool:
+        """The agent has told it since the start."""
+        return self._found is not None
+
+    @property
     def proxy_config(self) -> dict[str, object]:
         return {**(self._found.proxy_config if self._found is not None else {}), **self._own}
 

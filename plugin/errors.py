@@ -12,6 +12,7 @@
     │       └── UnknownKind     nobody: this Consul is older than a kind of config entry, so there are none of it
     ├── FileUnreadable          the operator: a file that a link names; what was read before stays in force
     ├── NameUnresolved          nobody, or the operator: retried for ever, the last addresses stay in force
+    ├── SavedStateRefused       the operator: a file or directory of saved state; the gateway starts without it
     └── StartError              the operator: a process or a socket of the gateway could not be started
 """
 
@@ -70,3 +71,7 @@ class FileUnreadable(GatewayError):
 
 class NameUnresolved(GatewayError):
     pass
+
+
+class SavedStateRefused(GatewayError):
+    """A saved state that is damaged, of somebody else, or open to others."""

@@ -34,6 +34,8 @@ SLICE = 200
 """Services assembled before the event loop gets its turn again."""
 PATIENCE_S = 10.0
 """How long the first state waits for answers about single services before workers begin without them."""
+PATIENCE_AFTER_RESTORE_S = 0.5
+"""The same when there is a saved state: what it lacks was not known before, either."""
 
 
 class Publish(Protocol):
@@ -64,6 +66,7 @@ class Gateway:
         self._assembler = Assembler()
         self._max_state_age_s = max_state_age_s
         self._stale = False
+        self.patience_s = PATIENCE_S
         self._links_known_at_s: float | None = None
         self._links_published: frozenset[ServiceName] | None = None
         self._mesh_facts: MeshFacts | None = None
@@ -226,7 +229,7 @@ class Gateway:
     def _patience_left_s(self) -> float | None:
         if self._published.complete or self._links_known_at_s is None or self._published.mesh is None:
             return None
-        return max(0.0, self._links_known_at_s + PATIENCE_S - time.monotonic())
+        return max(0.0, self._links_known_at_s + self.patience_s - time.monotonic())
 
     def _begin(self) -> None:
         """Let workers that have nothing yet start with what there is."""

@@ -213,7 +213,7 @@ class Registration:
     async def _register_until_done(self) -> None:
         attempt = 0
         while not await self._register():
-            await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
+            await self._client.presence.pause(RETRY_S[min(attempt, len(RETRY_S) - 1)])
             attempt += 1
 
     async def _register(self) -> bool:
@@ -249,7 +249,7 @@ class Registration:
                 found = decode(reply, AgentService, path) if reply.status != 404 else None
             except GatewayError as error:
                 self._failed(f"cannot watch the registration of {self._service_id}: {error}")
-                await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
+                await self._client.presence.pause(RETRY_S[min(attempt, len(RETRY_S) - 1)])
                 attempt, known = attempt + 1, ""
                 continue
             attempt = 0

@@ -118,6 +118,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """``--max-state-age``; 0 is none."""
     too_old: bool = False
     """Older than that: new connections are denied."""
+    restored_from_s: float = 0.0
+    """Unix time at which the state was saved that this start began with, until Consul has confirmed it; else 0."""
     consul_away: str = ""
     """Why Consul is not asked at the moment, except whether it is back."""
 

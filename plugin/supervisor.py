@@ -20,7 +20,7 @@ from plugin.consul.client import ConsulClient
 from plugin.control_view import ControlView
 from plugin.definition import Definition
 from plugin.errors import GatewayError
-from plugin.gateway import Gateway
+from plugin.gateway import PATIENCE_AFTER_RESTORE_S, Gateway
 from plugin.health import Health
 from plugin.life import Life, Phase
 from plugin.notify import ServiceManager
@@ -31,6 +31,8 @@ from plugin.observe.store import FactStore
 from plugin.parts import Parts, first
 from plugin.registration import Registration
 from plugin.runtime_dir import RuntimeDirectory, base_directory, gateway_directory
+from plugin.saved_state.form import Owner
+from plugin.saved_state.keeper import StateKeeper
 from plugin.settings import GatewaySettings
 from plugin.stopping import Farewell, last_words
 from plugin.tasks import spawn
@@ -152,6 +154,16 @@ class Supervisor:
         self._freshness = Freshness(
             self._observer.watch_states, max_age_s=settings.max_state_age_s, stale=self._gateway.set_stale
         )
+        owner = Owner(
+            service=settings.service,
+            service_id=service_id,
+            namespace=settings.consul.namespace,
+            partition=settings.consul.partition,
+        )
+        self._saved_state = StateKeeper(
+            settings.state_dir, owner, self._store, self._freshness, worth_saving=lambda: published.complete
+        )
+        self._restore(client)
         self._registration = Registration(
             client,
             service=settings.service,
@@ -179,6 +191,7 @@ class Supervisor:
             access_log=self._access_log,
             life=self._life,
             freshness=self._freshness,
+            saved_state=self._saved_state,
         )
         self._view = view
         self._farewell = Farewell(settings, self._life, self._workers, self._registration)
@@ -216,6 +229,16 @@ class Supervisor:
         message = f"{settings.service} listens on {addresses} with {len(self._workers.all)} workers"
         emit(logger, logging.INFO, "gateway.started", message, pid=os.getpid())
 
+    def _restore(self, client: ConsulClient) -> None:
+        """Begin with the saved state, if there is one that can be used."""
+        self._needs.know(self._saved_state.restore())
+        state = self._saved_state.restored
+        if state is not None and state.roots is not None and state.roots.value is not None:
+            client.presence.expect_restored(state.roots.value.trust_domain, state.datacenter)
+            self._gateway.patience_s = PATIENCE_AFTER_RESTORE_S
+            if self._definition is not None and not self._definition.known:
+                self._store.set_proxy_config(state.proxy_config)
+
     def _run_parts(self, signals: _Signals) -> None:
         run = self._parts.run
         run("observer", self._observer.run())
@@ -226,6 +249,7 @@ class Supervisor:
         run("health", self._watch_health())
         run("age of the state", self._freshness.run())
         run("access log", self._watch_access_log())
+        run("saved state", self._saved_state.run())
         if self._settings.register:
             run("registration", self._register())
         if self._definition is not None:

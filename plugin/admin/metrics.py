@@ -202,4 +202,6 @@ def _ages(status: Status) -> Iterator[Metric]:
     if status.state_age_s is not None:
         yield _gauge("state_age_seconds", "Seconds since Consul last confirmed the whole state.", status.state_age_s)
     yield _gauge("state_too_old", "1 while new connections are denied for the age of the state.", status.too_old)
+    text = "1 while a saved state is in force that Consul has not confirmed yet."
+    yield _gauge("saved_state_in_force", text, bool(status.restored_from_s))
     yield _gauge("consul_away", "1 while Consul is only asked whether it is back.", bool(status.consul_away))

@@ -104,6 +104,11 @@ from proxy import logs
     help="Deny new connections when Consul has confirmed nothing for so long. Default: 0, never.",
 )
 @click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path),
+    help="Keep the last good state here, private keys included, for a start while Consul is away.",
+)
+@click.option(
     "--user",
     default="",
     metavar="NAME",
@@ -161,6 +166,7 @@ def gateway_settings(options: dict[str, Any]) -> GatewaySettings:
         log_format=options["log_format"],
         dns_servers=tuple(HostPort.parse(text, what="--dns-server") for text in options["dns_server"]),
         max_state_age_s=options["max_state_age"],
+        state_dir=options["state_dir"],
         user=options["user"],
         runtime_dir=options["runtime_dir"],
     )

@@ -79,6 +79,9 @@ def _head(shown: Status, now_s: float) -> Table:
     table.add_row("default", shown.default_action or "not known yet (refused)")
     table.add_row("Consul", shown.consul_version or 'version not known (agent_prefix "" { policy = "read" } tells it)')
     table.add_row("state age", _age(shown))
+    if shown.restored_from_s:
+        saved = duration(now_s - shown.restored_from_s)
+        table.add_row("saved state", f"[yellow]in force, saved {saved} ago; Consul has not confirmed it yet[/]")
     if shown.consul_away:
         table.add_row("Consul is away", f"[yellow]{escape(shown.consul_away)}[/]")
     table.add_row("state number", str(shown.generation))

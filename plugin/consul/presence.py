@@ -23,7 +23,16 @@ from tenacity.wait import wait_base
 from plugin import tasks
 from plugin.consul import endpoints
 from plugin.consul.transport import Reply, Transport
-from plugin.errors import ConfigError, ConsulError, ConsulReplaced, ConsulUnavailable, GatewayError
+from plugin.errors import (
+    ConfigError,
+    ConsulError,
+    ConsulForbidden,
+    ConsulRejected,
+    ConsulReplaced,
+    ConsulUnavailable,
+    GatewayError,
+)
+from proxy.identity import IdentityError, parse_spiffe_id
 from proxy.logs import emit
 
 logger = logging.getLogger(__name__)
@@ -52,6 +61,8 @@ class Presence:
         self._probing: asyncio.Task[None] | None = None
         self.trust_domain = ""
         """Of the cluster that our state is of; empty while not known."""
+        self._datacenter = ""
+        """Of a restored state, until the agent is known to be of it."""
         self.problem: ConsulUnavailable | None = None
         """Why nobody asks at the moment."""
         self._cluster = 0
@@ -70,6 +81,11 @@ class Presence:
             return True
         self.doubt()
         return False
+
+    def expect_restored(self, trust_domain: str, datacenter: str) -> None:
+        """Our state is from an earlier start: nothing is believed before the agent is known to be of its cluster."""
+        self.trust_domain, self._datacenter = trust_domain, datacenter
+        self.doubt()
 
     async def admit(self) -> int:
         """Wait until something may be asked; the result is for :meth:`believe`.
@@ -138,22 +154,33 @@ class Presence:
         """``None`` when the agent is there and its answers count."""
         try:
             found = _trust_domain(await self._transport.request("GET", endpoints.SERVER_ROOTS))
-            if not self.trust_domain or found == self.trust_domain:
-                return None
-            await self._meet(found)
+            if self.trust_domain and found != self.trust_domain:
+                await self._meet(found, f"trust domain {found or 'none'}, not {self.trust_domain}")
+            elif self._datacenter and (moved := await self._other_datacenter()):
+                await self._meet(found, f"datacenter {moved}, not {self._datacenter}")
+            self._datacenter = ""
         except ConsulUnavailable as problem:
             return problem
-        except ConsulError as problem:
-            return ConsulUnavailable(str(problem))
-        except ConfigError as problem:
+        except (ConsulError, ConfigError) as problem:
             return ConsulUnavailable(str(problem))
         return None
 
-    async def _meet(self, found: str) -> None:
+    async def _other_datacenter(self) -> str:
+        """The agent's, if it is not that of the restored state; empty also while nobody may say."""
+        for path, read in ((endpoints.AGENT_SELF, _of_agent), (endpoints.leaf(self._gateway), _of_leaf)):
+            try:
+                found = read(await self._transport.request("GET", path))
+            except (ConsulForbidden, ConsulRejected):
+                continue
+            if found:
+                return found if found != self._datacenter else ""
+        return ""
+
+    async def _meet(self, found: str, how: str) -> None:
         """Go over to another cluster if it has an entry for us. :raises ConsulReplaced: when it has none."""
         path = endpoints.config("terminating-gateway", self._gateway)
         said = f"the Consul at {self._transport.address} is not the one that the last state is of"
-        said += f" (trust domain {found or 'none'}, not {self.trust_domain})"
+        said += f" ({how})"
         remedy = "; restore its data, or write the entry, with the intentions before it"
         if not found:
             raise ConsulReplaced(f"{said}: it has no mesh CA{remedy}")
@@ -178,3 +205,32 @@ def _trust_domain(reply: Reply) -> str:
         return msgspec.json.decode(reply.body, type=_Roots).trust_domain
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConsulUnavailable(f"Consul's answer about its roots cannot be read: {error}") from error
+
+
+class _Config(msgspec.Struct, frozen=True, rename="pascal"):
+    datacenter: str = ""
+
+
+class _Agent(msgspec.Struct, rename="pascal"):
+    config: _Config = _Config()
+
+
+class _Leaf(msgspec.Struct, rename={"service_uri": "ServiceURI"}):
+    service_uri: str = ""
+
+
+def _of_agent(reply: Reply) -> str:
+    """:raises ConsulUnavailable: when it cannot be read."""
+    try:
+        return msgspec.json.decode(reply.body, type=_Agent).config.datacenter if reply.status == 200 else ""
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConsulUnavailable(f"Consul's answer about the agent cannot be read: {error}") from error
+
+
+def _of_leaf(reply: Reply) -> str:
+    """:raises ConsulUnavailable: when it cannot be read; its text never quotes the leaf."""
+    try:
+        uri = msgspec.json.decode(reply.body, type=_Leaf).service_uri if reply.status == 200 else ""
+        return parse_spiffe_id(uri).datacenter if uri else ""
+    except (msgspec.DecodeError, UnicodeDecodeError, IdentityError) as error:
+        raise ConsulUnavailable("Consul's answer about the gateway's leaf cannot be read") from error

@@ -79,6 +79,7 @@ class Resolver:
         self._retry_s = retry_s
         self._timeout_s = timeout_s
         self._facts: dict[str, Fact[tuple[str, ...]]] = {}
+        self._former: dict[str, Fact[tuple[str, ...]]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._channel: aiodns.DNSResolver | None = None
@@ -95,6 +96,10 @@ class Resolver:
     def fact(self, name: str) -> Fact[tuple[str, ...]]:
         return self._facts.get(name, Fact())
 
+    def know(self, facts: Mapping[str, Fact[tuple[str, ...]]]) -> None:
+        """Begin with these for names that come into use, until the first answer."""
+        self._former.update(facts)
+
     def set_names(self, names: Iterable[str]) -> None:
         """Keep exactly these names resolved; new ones are asked for at once."""
         wanted = frozenset(names)
@@ -103,7 +108,7 @@ class Resolver:
             if task := self._tasks.pop(name, None):
                 task.cancel()
         for name in sorted(wanted - self._facts.keys()):
-            self._facts[name] = Fact()
+            self._facts[name] = self._former.pop(name, Fact())
             self._start(name)
 
     async def run(self) -> None:

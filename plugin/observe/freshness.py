@@ -94,6 +94,12 @@ class Freshness:
             ages.setdefault(kind, now_s - since_s)
         return ages
 
+    def all_confirmed(self) -> bool:
+        """Nothing of what was restored is still in force unconfirmed."""
+        states = [state for state in self._states() if _group(state.name)[0] in CONFIRMED_ALL_THE_TIME]
+        confirmed = {_group(state.name) for state in states if state.age_s is not None}
+        return bool(states) and all(_group(state.name) in confirmed for state in states)
+
     def age_s(self) -> float | None:
         """Of everything; ``None`` while nothing is known."""
         return oldest(self.ages_s())

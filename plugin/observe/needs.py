@@ -7,11 +7,11 @@ Reading is ``files.py``, resolving is ``dns.py``; here are only the sets.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from plugin.addresses import HostPort
 from plugin.assemble.endpoints import hostnames
-from plugin.facts import ServiceFacts
+from plugin.facts import Fact, ServiceFacts
 from plugin.observe.dns import Resolver, channels
 from plugin.observe.files import FileWatcher
 from plugin.observe.store import FactStore
@@ -36,6 +36,10 @@ class Needs:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._files.run(), name="files of links")
             group.create_task(self._resolver.run(), name="hostnames")
+
+    def know(self, addresses: Mapping[str, Fact[tuple[str, ...]]]) -> None:
+        """Begin with these addresses, by hostname, until the first answers."""
+        self._resolver.know(addresses)
 
     def read_again(self) -> None:
         """Look at every file now, not at the next interval."""

@@ -64,6 +64,12 @@ class Slot(Generic[T]):
             changed = not old.known or old.problem is not None or old.value != value
             self._write(old.learned(value, index=index, at_s=time.time()), changed)
 
+    def restore(self, value: T | None, *, as_of_s: float) -> None:
+        """Know again what was known at ``as_of_s``, Unix time."""
+        old = self._read()
+        if old is not None:
+            self._write(old.learned(value, at_s=as_of_s), True)
+
     def failed(self, problem: GatewayError) -> None:
         old = self._read()
         if old is not None:
@@ -94,6 +100,12 @@ class EntryList(Generic[E]):
         """Known, and the newest attempt to learn it did not fail."""
         return self._whole.known and self._whole.problem is None
 
+    @property
+    def all(self) -> Fact[tuple[E, ...]]:
+        whole = self._whole
+        value = tuple(whole.value.values()) if whole.value is not None else None
+        return Fact(value, whole.known, whole.problem, whole.index, whole.as_of_s)
+
     def of(self, name: ServiceName) -> Fact[E]:
         whole = self._whole
         value = whole.value.get(name) if whole.value is not None else None
@@ -101,12 +113,17 @@ class EntryList(Generic[E]):
 
     def learned(self, entries: Iterable[E], *, index: int = 0) -> None:
         old, was_known = self._whole.value or {}, self._whole.known
-        new = {ServiceName(entry.name, entry.namespace, entry.partition): entry for entry in entries}
+        new = _by_name(entries)
         self._whole = self._whole.learned(new, index=index, at_s=time.time())
         if was_known:
             self._touched(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
         else:
             self._touched(None)
+
+    def restore(self, entries: Iterable[E], *, as_of_s: float) -> None:
+        """Know again what was known at ``as_of_s``, Unix time."""
+        self._whole = self._whole.learned(_by_name(entries), at_s=as_of_s)
+        self._touched(None)
 
     def forget(self) -> None:
         self._whole = Fact()
@@ -116,6 +133,10 @@ class EntryList(Generic[E]):
         self._whole = self._whole.failed(problem)
         if news:
             self._touched(None)
+
+
+def _by_name(entries: Iterable[E]) -> dict[ServiceName, E]:
+    return {ServiceName(entry.name, entry.namespace, entry.partition): entry for entry in entries}
 
 
 @dataclass(slots=True)
@@ -142,6 +163,8 @@ class FactStore:
         self._updated: set[ServiceName] = set()
         self._removed: set[ServiceName] = set()
         self._wake = asyncio.Event()
+        self.revision = 0
+        """Raised with every change; a mere confirmation is none."""
         self.service_defaults: EntryList[ServiceDefaults] = EntryList(self._entries_touched)
         self.service_resolvers: EntryList[ServiceResolver] = EntryList(self._entries_touched)
         self.roots: Slot[Roots] = self._mesh_slot("roots")
@@ -275,7 +298,7 @@ class FactStore:
         self._mesh = replace(self._mesh, **values)
         if changed:
             self._mesh_dirty = True
-            self._wake.set()
+            self._changed()
 
     def _set_entry(self, fact: Fact[TerminatingGatewayEntry], changed: bool) -> None:
         self._entry = fact
@@ -299,7 +322,7 @@ class FactStore:
         self._removed = (self._removed | removed) - self._linked.keys()
         # The consumer also hears of an entry that became known and links nothing, or that cannot be read.
         self._mesh_dirty = True
-        self._wake.set()
+        self._changed()
         if added or removed:
             for subscriber in self._subscribers:
                 subscriber(added, removed)
@@ -319,6 +342,10 @@ class FactStore:
             if name in self._linked:
                 self._touch(name)
 
+    def _changed(self) -> None:
+        self.revision += 1
+        self._wake.set()
+
     def _touch(self, name: ServiceName) -> None:
         self._updated.add(name)
-        self._wake.set()
+        self._changed()

@@ -1,0 +1,1 @@
+"""The last good state on disk, for a start while Consul is away."""

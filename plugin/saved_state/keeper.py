@@ -1,0 +1,165 @@
+"""Saves the state when it has changed, and puts it back at a start. Faults of the disk are reported, no more."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from plugin.errors import SavedStateRefused
+from plugin.observe.freshness import Freshness
+from plugin.observe.store import FactStore
+from plugin.saved_state import file, form
+from plugin.saved_state.facts import Addresses, gather, put_back
+from plugin.saved_state.form import Owner, SavedState
+from proxy.logs import emit
+
+logger = logging.getLogger(__name__)
+
+INTERVAL_S = 2.0
+"""Between two writes of a state that keeps changing."""
+REFRESH_S = 300.0
+"""Between two writes of one that does not: its age is in it."""
+REFRESHES_PER_MAXIMUM = 4.0
+FUTURE_S = 60.0
+"""A clock that was set back by less is no reason to doubt a state."""
+
+
+class StateKeeper:
+    """For one gateway. Without a directory it keeps nothing."""
+
+    def __init__(
+        self,
+        directory: Path | None,
+        owner: Owner,
+        store: FactStore,
+        freshness: Freshness,
+        *,
+        worth_saving: Callable[[], bool],
+    ) -> None:
+        """``worth_saving`` says whether the first answers have all come, so that no better state is replaced."""
+        self._directory = directory.absolute() if directory is not None else None
+        self._owner = owner
+        self._store = store
+        self._freshness = freshness
+        self._worth_saving = worth_saving
+        self._refresh_s = REFRESH_S
+        if freshness.max_age_s:
+            self._refresh_s = min(REFRESH_S, freshness.max_age_s / REFRESHES_PER_MAXIMUM)
+        self._saved_revision = -1
+        self._saved_at_s = 0.0
+        self._confirmed = False
+        self.restored: SavedState | None = None
+        self.problem = ""
+        """Why nothing could be restored or saved, with the remedy; empty when all is well."""
+
+    def restore(self) -> Addresses:
+        """Put back what was saved, wholly or not at all. The addresses of hostnames are for the resolver."""
+        if self._directory is None:
+            return {}
+        path = file.path_of(self._directory, self._owner)
+        try:
+            file.check_directory(self._directory)
+            state = self._read(path)
+        except SavedStateRefused as refused:
+            self._report(str(refused), "state.refused")
+            return {}
+        if state is None:
+            return {}
+        age_s = _seconds_since(state)
+        self._freshness.restored({kind: kind_age_s + age_s for kind, kind_age_s in state.ages_s.items()})
+        # Before anything of it can be in force.
+        self._freshness.look()
+        addresses = put_back(state, self._store, now_s=time.time())
+        self.restored = state
+        message = f"begins with the state in {path}, saved {age_s:.0f} s ago, until Consul answers"
+        emit(logger, logging.INFO, "state.restored", message, services=len(state.services))
+        return addresses
+
+    @property
+    def unconfirmed_from_s(self) -> float:
+        """Unix time at which what is in force was saved, until Consul has confirmed it; else 0."""
+        if self.restored is not None and not self._confirmed:
+            self._confirmed = self._freshness.all_confirmed()
+        return self.restored.saved_at_s if self.restored is not None and not self._confirmed else 0.0
+
+    async def run(self) -> None:
+        """Save for ever."""
+        while self._directory is not None:
+            await asyncio.sleep(INTERVAL_S)
+            due = time.monotonic() - self._saved_at_s >= self._refresh_s
+            if self._worth_saving() and (due or self._store.revision != self._saved_revision):
+                await self.save()
+
+    async def save(self) -> None:
+        assert self._directory is not None
+        revision = self._store.revision
+        state = gather(
+            self._store,
+            self._owner,
+            self._freshness.ages_s(),
+            saved_at_s=time.time(),
+            boot_id=_boot_id(),
+            saved_at_boottime_s=time.clock_gettime(time.CLOCK_BOOTTIME),
+        )
+        self._saved_at_s = time.monotonic()
+        try:
+            await asyncio.to_thread(_write, self._directory, file.path_of(self._directory, self._owner), state)
+        except SavedStateRefused as refused:
+            self._report(str(refused), "state.not_saved")
+        except OSError as error:
+            what = f"the state cannot be saved in {self._directory}: {error.strerror}"
+            self._report(f"{what}; make room, or let this user write there. Serving goes on", "state.not_saved")
+        else:
+            self._saved_revision = revision
+            if self.problem:
+                emit(logger, logging.INFO, "state.saved", f"the state is saved in {self._directory} again")
+            self.problem = ""
+
+    def _read(self, path: Path) -> SavedState | None:
+        try:
+            content = file.read(path)
+            if content is None:
+                return None
+            state = form.decode(content)
+            self._check(state)
+        except SavedStateRefused as refused:
+            remedy = "remove it, or wait for Consul, whose answers replace it"
+            raise SavedStateRefused(f"the saved state {path} is not used: {refused}; {remedy}") from refused
+        return state
+
+    def _check(self, state: SavedState) -> None:
+        if state.owner != self._owner:
+            whose = f"{state.owner.service} ({state.owner.service_id}) in {state.owner.partition or 'default'}"
+            raise SavedStateRefused(f"it is of another gateway, {whose}/{state.owner.namespace or 'default'}")
+        if state.entry is None or state.roots is None or state.roots.value is None or not state.datacenter:
+            raise SavedStateRefused("it lacks the links or the mesh")
+        if _seconds_since(state) < -FUTURE_S:
+            raise SavedStateRefused("it was saved in the future; set the clock of this machine")
+
+    def _report(self, problem: str, event: str) -> None:
+        if problem != self.problem:
+            emit(logger, logging.ERROR, event, problem)
+        self.problem = problem
+
+
+def _write(directory: Path, path: Path, state: SavedState) -> None:
+    file.check_directory(directory)
+    file.write(path, form.encode(state))
+
+
+def _seconds_since(state: SavedState) -> float:
+    """By a clock that nobody sets if the machine has not been started since; a little before now counts as now."""
+    if state.boot_id and state.boot_id == _boot_id():
+        return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - state.saved_at_boottime_s)
+    since_s = time.time() - state.saved_at_s
+    return 0.0 if -FUTURE_S <= since_s < 0 else since_s
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
