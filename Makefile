@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 # The folders of Python that exist; some are only there in a full checkout.
-CODE := plugin proxy scripts tests $(wildcard bench)
+CODE := plugin proxy scripts tests $(wildcard bench fuzz)
 # Unit tests are independent of each other; the others share an agent and the machine's two cores.
 UNIT_JOBS ?= 2
 
@@ -62,6 +62,11 @@ test-pythons: setup ## Run the unit tests under each Python 3.11 to 3.13 found h
 .PHONY: bench
 bench: setup ## Compare with Envoy on this machine
 	$(BIN)/python -m bench $(ARGS)
+
+.PHONY: fuzz
+fuzz: setup ## Fuzz with coverage guidance: make fuzz TARGET=frames SECONDS=300 (all, a minute each)
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/fuzz.lock
+	$(BIN)/python -m fuzz $(TARGET) --seconds $(or $(SECONDS),60)
 
 .PHONY: lock
 lock: setup ## Resolve the dependencies of pyproject.toml again

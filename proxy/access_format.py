@@ -81,7 +81,9 @@ def start_time(layout: str, wall_s: float) -> str:
             return "%%"
         return str(seconds) if match[0] == "%s" else f"{fraction:06d}000"[: int(match[1] or 9)]
 
-    return time.strftime(_FRACTION.sub(own, layout), time.gmtime(seconds))
+    now = time.gmtime(seconds)
+    # The C library would stop at a NUL, and Python refuses it.
+    return "\0".join(time.strftime(piece, now) for piece in _FRACTION.sub(own, layout).split("\0"))
 
 
 def _host(address: str) -> str:

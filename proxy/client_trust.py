@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import dsa, rsa
 from OpenSSL import crypto
 
@@ -52,11 +53,15 @@ class ClientTrust:
         until_s = self._good_until_s.get(leaf_der)
         if until_s is not None and time.time() < until_s:
             return GOOD
-        error, chain = self._verify(leaf, attempt)
-        if error == GOOD:
-            error = _weakness(chain)
-        if error == GOOD:
-            self._remember(leaf_der, min(one.not_valid_after_utc.timestamp() for one in chain))
+        try:
+            error, chain = self._verify(leaf, attempt)
+            if error == GOOD:
+                error = _weakness(chain)
+            if error == GOOD:
+                self._remember(leaf_der, min(one.not_valid_after_utc.timestamp() for one in chain))
+        except (ValueError, UnsupportedAlgorithm):
+            # OpenSSL reads certificates that cannot be looked into here: how strong they are is not known.
+            return _UNSPECIFIED
         return error
 
     def _verify(self, leaf: Any, attempt: Any) -> tuple[int, list[x509.Certificate]]:

@@ -19,6 +19,8 @@ MAX_FRAME = 512 * 1024 * 1024
 
 _LENGTH = struct.Struct(">I")
 _encoder = msgspec.msgpack.Encoder()
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding raises; the last one for arrays within arrays without end."""
 
 
 def encode(value: ToWorker | ToControl) -> bytes:
@@ -57,9 +59,10 @@ class WorkerFrames(_FrameReader):
         """Yield every complete frame. :raises FrameError: when the bytes are not frames for a worker."""
         for body in self._bodies(data):
             try:
-                yield self._decoder.decode(body)
-            except msgspec.MsgspecError as error:
+                frame = self._decoder.decode(body)
+            except _UNREADABLE as error:
                 raise FrameError(f"not a frame for a worker: {error}") from error
+            yield frame
 
 
 class ControlFrames(_FrameReader):
@@ -71,6 +74,7 @@ class ControlFrames(_FrameReader):
         """Yield every complete frame. :raises FrameError: when the bytes are not frames of a worker."""
         for body in self._bodies(data):
             try:
-                yield self._decoder.decode(body)
-            except msgspec.MsgspecError as error:
+                frame = self._decoder.decode(body)
+            except _UNREADABLE as error:
                 raise FrameError(f"not a frame of a worker: {error}") from error
+            yield frame

@@ -12,7 +12,7 @@ import functools
 import re
 from collections.abc import Sequence
 from typing import NoReturn
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 import msgspec
 
@@ -44,10 +44,13 @@ class NotAService(IdentityError):
 _MAX_URI = 2_048
 """Bytes: the longest SPIFFE ID (SPIFFE-ID specification, section 2.3)."""
 
-_URI = re.compile(r"spiffe://(?P<trust_domain>[A-Za-z0-9._-]+)(?P<path>(?:/[^/?#]+)*)", re.ASCII)
+_URI = re.compile(r"spiffe://(?P<trust_domain>[a-z0-9._-]+)(?P<path>(?:/[^/?#]+)*)", re.ASCII)
 _CHARACTERS = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*", re.ASCII)
+_UNENCODED = "$&+,:;=@"
+"""Beside letters, digits and ``-._~``: what Go leaves as it is in the segment of a path."""
+_DEFAULT = "default"
 _SERVICE = re.compile(
-    r"(?:/ap/(?P<partition>[^/]+))?/ns/(?P<namespace>[^/]+)/dc/(?P<datacenter>[^/]+)/svc/(?P<service>[^/]+)"
+    r"(?:/ap/(?P<partition>[^/%]+))?/ns/(?P<namespace>[^/%]+)/dc/(?P<datacenter>[^/]+)/svc/(?P<service>[^/]+)"
 )
 _OTHER_KINDS = {
     "Consul client agent": re.compile(r"(?:/ap/[^/]+)?/agent/client/dc/[^/]+/id/[^/]+"),
@@ -60,8 +63,10 @@ _OTHER_KINDS = {
 def parse_spiffe_id(uri: str) -> Identity:
     """Return the service that ``uri`` names.
 
-    The path is matched while still percent-encoded and its segments are decoded afterwards, so that an encoded
-    slash never becomes a separator. Namespace and partition are those of Consul: lower case.
+    The path is matched while still percent-encoded and its segments are decoded afterwards. A name has one encoding
+    only, that of Consul (Go's ``url.URL``), and none has a slash. Consul writes the trust domain in lower case and
+    leaves the default partition out. The letter case of a namespace and a partition is not significant to it: here
+    they are lower case.
 
     :raises NotAService: for the URI of an agent, a server, a mesh gateway or an authority.
     :raises IdentityError: for anything else.
@@ -75,10 +80,10 @@ def parse_spiffe_id(uri: str) -> Identity:
     if match is None:
         _refuse(uri, parts["path"])
     return Identity(
-        trust_domain=parts["trust_domain"].lower(),
+        trust_domain=parts["trust_domain"],
         service=_decoded(match["service"], uri),
         namespace=_decoded(match["namespace"], uri).lower(),
-        partition=_decoded(match["partition"] or "default", uri).lower(),
+        partition=_partition(match["partition"], uri),
         datacenter=_decoded(match["datacenter"], uri),
     )
 
@@ -105,6 +110,15 @@ def _refuse(uri: str, path: str) -> NoReturn:
     raise IdentityError(f"{uri!r} is not the SPIFFE ID of a service: .../ns/NAMESPACE/dc/DATACENTER/svc/SERVICE")
 
 
+def _partition(segment: str | None, uri: str) -> str:
+    if segment is None:
+        return _DEFAULT
+    partition = _decoded(segment, uri).lower()
+    if partition == _DEFAULT:
+        raise IdentityError(f"{uri!r} names the default partition, which Consul leaves out")
+    return partition
+
+
 def _decoded(segment: str, uri: str) -> str:
     try:
         text = unquote_to_bytes(segment).decode("utf-8")
@@ -112,6 +126,8 @@ def _decoded(segment: str, uri: str) -> str:
         raise IdentityError(f"{uri!r} has a percent-encoded segment that is not UTF-8") from error
     if any(character < " " or character == "\x7f" for character in text):
         raise IdentityError(f"{uri!r} has a control character in a name")
+    if quote(text, safe=_UNENCODED) != segment or "/" in text:
+        raise IdentityError(f"{uri!r} has a name that Consul encodes otherwise: {quote(text, safe=_UNENCODED)!r}")
     if text in {"*", ".", ".."}:
         raise IdentityError(f"{uri!r} has the segment {text!r}, which is no name")
     return text

@@ -6,6 +6,7 @@ Everything here reports what is wrong with the text by :class:`proxy.errors.Mate
 from __future__ import annotations
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL, crypto
 
@@ -56,7 +57,7 @@ def present(context: SSL.Context, chain_pem: str, key_pem: str, what: str) -> No
             context.add_extra_chain_cert(intermediate)
         context.use_privatekey(key)  # type: ignore[arg-type]
         context.check_privatekey()
-    except (MaterialError, ValueError, TypeError, SSL.Error) as error:
+    except (MaterialError, ValueError, TypeError, UnsupportedAlgorithm, SSL.Error, crypto.Error) as error:
         lib.ERR_clear_error()
         raise MaterialError(f"{what} cannot be used: {explain(error)}") from error
 

@@ -46,6 +46,10 @@ _NO_ANCHOR = frozenset(
 """What OpenSSL finds wrong with a chain that ends in nothing it trusts."""
 
 
+_UNREADABLE = (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+"""What reading the names of a certificate raises."""
+
+
 def _restrict(context: SSL.Context, minimum: str, maximum: str, cipher_suites: tuple[str, ...]) -> None:
     try:
         context.set_min_proto_version(_VERSIONS[minimum])
@@ -156,7 +160,7 @@ class FrontContext:
         try:
             session.uris = _uris(session.leaf_der)
             session.objection = self._object_to(session.server_name, session.uris)
-        except ValueError as error:
+        except _UNREADABLE as error:
             session.objection = f"the certificate's names cannot be read: {error}"
         if session.objection:
             lib.X509_STORE_CTX_set_error(store, lib.X509_V_ERR_APPLICATION_VERIFICATION)
@@ -183,7 +187,7 @@ class FrontContext:
 def _uris(der: bytes) -> tuple[str, ...]:
     """The URI SANs of a certificate. Remembered: a caller comes back with the same one until its leaf is renewed.
 
-    :raises ValueError: when the certificate or its names do not parse.
+    :raises ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType: when they cannot be read.
     """
     try:
         names = x509.load_der_x509_certificate(der).extensions.get_extension_for_class(x509.SubjectAlternativeName)

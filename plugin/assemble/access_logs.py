@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from plugin.consul.api import AccessLogs
 from proxy.model import AccessLogFormat, LogPart, LogPartForm
 
@@ -98,14 +100,17 @@ class _Reader:
     def json(self, text: str) -> tuple[LogPart, ...]:
         """Keys in order, as Envoy sorts them; nothing when it is no object: then the built-in line stays."""
         try:
-            decoded = json.loads(text)
+            # Not the standard library's reader: it takes Infinity, NaN and halves of characters for JSON.
+            decoded = msgspec.json.decode(text)
+            if isinstance(decoded, dict):
+                return (*self._json_value(decoded), LogPart("\n"))
         except ValueError as error:
             self._warn("JSONFormat", f"is not JSON ({error}); the built-in line is written")
-            return ()
-        if not isinstance(decoded, dict):
+        except RecursionError:
+            self._warn("JSONFormat", "is nested too deeply; the built-in line is written")
+        else:
             self._warn("JSONFormat", "is not an object; the built-in line is written")
-            return ()
-        return (*self._json_value(decoded), LogPart("\n"))
+        return ()
 
     def _json_value(self, value: Any) -> Iterator[LogPart]:
         if isinstance(value, dict):

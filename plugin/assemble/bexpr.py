@@ -8,6 +8,7 @@ https://developer.hashicorp.com/consul/api-docs/features/filtering
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -47,6 +48,12 @@ _TRUTHS = {
     **dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True),
     **dict.fromkeys(("0", "f", "F", "FALSE", "false", "False"), False),
 }
+
+_INTEGER = re.compile(
+    r"([+-]?)(?:0([0-7](?:_?[0-7])*)|0[oO](?:_?[0-7])+|0[xX](?:_?[0-9a-fA-F])+|0[bB](?:_?[01])+|0|[1-9](?:_?[0-9])*)",
+    re.ASCII,
+)
+_LONGEST_NUMBER = 200
 
 _ABSENT_KEY_HOLDS = frozenset(
     # Of a key that a map does not have, Consul also says that it matches any expression.
@@ -121,9 +128,20 @@ def _coerced(kind: Scalar, match: Match) -> str | int | bool:
     if kind is Scalar.TEXT:
         return match.value
     try:
-        return _TRUTHS[match.value] if kind is Scalar.TRUTH else int(match.value, 0)
+        return _TRUTHS[match.value] if kind is Scalar.TRUTH else _integer(match.value)
     except (KeyError, ValueError) as error:
         raise BexprError(f"{match.value!r} cannot be compared with {'.'.join(match.selector)!r}") from error
+
+
+def _integer(text: str) -> int:
+    """Read a number as Go does (strconv.ParseInt, base 0). :raises ValueError: when it is none of 64 bits."""
+    found = _INTEGER.fullmatch(text)
+    if found is None or len(text) > _LONGEST_NUMBER:
+        raise ValueError(text)
+    number = int(f"{found[1]}0o{found[2]}" if found[2] else text, 0)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(text)
+    return number
 
 
 def _regular_expression(text: str) -> re2._Regexp:
@@ -131,5 +149,5 @@ def _regular_expression(text: str) -> re2._Regexp:
     options.log_errors = False
     try:
         return re2.compile(text, options)
-    except re2.error as error:
+    except (re2.error, UnicodeEncodeError) as error:
         raise BexprError(f"{text!r} is not a regular expression of RE2: {error}") from error

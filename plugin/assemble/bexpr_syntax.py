@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from plugin.errors import GatewayError
@@ -121,12 +122,16 @@ class _Parser:
         return node
 
     def _or(self) -> Node:
-        left = self._and()
-        return Binary(False, left, self._or()) if self._take(_OR) else left
+        operands = [self._and()]
+        while self._take(_OR):
+            operands.append(self._and())
+        return _joined(False, operands)
 
     def _and(self) -> Node:
-        left = self._not()
-        return Binary(True, left, self._and()) if self._take(_AND) else left
+        operands = [self._not()]
+        while self._take(_AND):
+            operands.append(self._not())
+        return _joined(True, operands)
 
     def _not(self) -> Node:
         self._depth += 1
@@ -221,6 +226,14 @@ class _Parser:
         rest = self._text[self._at :]
         where = f"before {rest[:20]!r}" if rest else "at the end"
         return BexprError(f"expected {expected} {where} of the filter {self._text!r}")
+
+
+def _joined(conjunction: bool, operands: Sequence[Node]) -> Node:
+    """A tree as flat as it can be: a filter of a thousand alternatives must not be a thousand calls deep."""
+    if len(operands) == 1:
+        return operands[0]
+    middle = len(operands) // 2
+    return Binary(conjunction, _joined(conjunction, operands[:middle]), _joined(conjunction, operands[middle:]))
 
 
 _ESCAPE = re.compile(r"\\(?:([abfnrtv\\\"])|x([0-9a-fA-F]{2})|([0-7]{3})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8}))|[^\\\n]")

@@ -15,7 +15,7 @@ from consul import base
 from plugin.consul import endpoints
 from plugin.consul.presence import Presence
 from plugin.consul.refusals import Refusals
-from plugin.consul.transport import MARGIN_S, MAX_CONNECTIONS, Reply, Transport
+from plugin.consul.transport import MARGIN_S, MAX_CONNECTIONS, UNREADABLE, Reply, Transport
 from plugin.consul.watch import WAIT_S
 from plugin.errors import ConsulError, ConsulRejected, ConsulUnavailable
 from plugin.settings import ConsulSettings
@@ -143,7 +143,7 @@ def decode(reply: Reply, type: type[T], path: str) -> T:
     """:raises ConsulUnavailable: when the body is not what the endpoint promises. Its text never quotes the body."""
     try:
         return msgspec.json.decode(reply.body, type=type)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise ConsulUnavailable(f"Consul's answer to {path} cannot be read: {error}") from error
 
 

@@ -34,6 +34,9 @@ MARGIN_S = 10.0
 """Added to how long an answer may take by Consul's own rules before it counts as lost."""
 CONNECT_TIMEOUT_S = 5.0
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding a body raises; the last one for lists within lists without end."""
+
 _QUOTED_LENGTH = 300
 _UNAVAILABLE = frozenset({408, 429})
 _UNKNOWN_KIND = "invalid config entry kind"
@@ -218,7 +221,7 @@ class Transport(base.HTTPClient):
             try:
                 reply, _ = await self._within(MARGIN_S, self._exchange("GET", url, None, token))
                 accessor = msgspec.json.decode(reply.body, type=_Accessor).accessor_id if reply.status == 200 else ""
-            except (ConsulUnavailable, msgspec.DecodeError, UnicodeDecodeError):
+            except (ConsulUnavailable, *UNREADABLE):
                 # It only makes texts better.
                 return
             if accessor or reply.status != 403:

@@ -21,7 +21,8 @@ def _key(key: str) -> str:
 
 
 def _text(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+    # A raw ${ would begin an interpolation, in which quotes do not end the string.
+    return json.dumps(text, ensure_ascii=False).replace("${", "\\u0024{")
 
 
 def _value(value: object, indent: str) -> str:

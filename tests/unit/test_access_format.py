@@ -122,3 +122,7 @@ def test_what_a_client_sends_breaks_no_line() -> None:
 
 def test_fractions_of_a_second() -> None:
     assert start_time("%f %1f %6f %% %s", 1_700_000_000.852246) == "852246000 8 852246 % 1700000000"
+
+
+def test_a_layout_of_the_time_may_hold_anything() -> None:
+    assert start_time("%Y\0%s%", 1.5) == "1970\x001%"

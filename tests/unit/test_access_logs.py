@@ -58,3 +58,11 @@ def test_a_json_format_that_is_no_object_leaves_the_built_in_line(text: str, tol
 def test_operators_of_http_are_no_mistake() -> None:
     text = "%REQ(:METHOD)% %RESP(X)% %PROTOCOL% %DYNAMIC_METADATA(a:b)% %RESPONSE_CODE_DETAILS%"
     assert access_log_choice(AccessLogs(enabled=True, text_format=text)).warnings == ()
+
+
+@pytest.mark.parametrize("text", ['{"a": NaN}', '{"a": 1e999}', '{"a": "\\ud800"}', '{"a":' * 5_000, "[" * 100_000])
+def test_a_json_format_that_only_looks_like_json_leaves_the_built_in_line(text: str) -> None:
+    choice = access_log_choice(AccessLogs(enabled=True, json_format=text))
+    assert choice.layout is not None
+    assert choice.layout.parts == ()
+    assert len(choice.warnings) == 1

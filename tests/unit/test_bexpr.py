@@ -128,3 +128,26 @@ def test_what_consul_would_refuse_is_refused(text: str, why: str) -> None:
     with pytest.raises(BexprError) as raised:
         compile_filter(text)
     assert why in str(raised.value)
+
+
+def test_a_filter_of_a_thousand_alternatives_is_no_deeper_than_one_of_ten() -> None:
+    assert compile_filter(" or ".join(["Node.Node == nobody"] * 5_000 + ["Node.Node == vm1"])).matches(ENTRY)
+    assert not compile_filter(" and ".join(["Node.Node == vm1"] * 5_000 + ["Node.Node == nobody"])).matches(ENTRY)
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"), [("`012470`", True), ("`0o12470`", True), ("`5_432`", True), ("`0b1`", False)]
+)
+def test_numbers_are_those_of_go(number: str, expected: bool) -> None:
+    assert compile_filter(f"Service.Port == {number}").matches(ENTRY) is expected
+
+
+@pytest.mark.parametrize("number", ['" 5 "', "9223372036854775808", "`5__0`", "`0x`", "`\u0665`"])
+def test_what_go_does_not_read_as_a_number_is_refused(number: str) -> None:
+    with pytest.raises(BexprError, match="cannot be compared"):
+        compile_filter(f"Service.Port == {number}")
+
+
+def test_a_regular_expression_that_is_no_text_is_refused() -> None:
+    with pytest.raises(BexprError, match="not a regular expression"):
+        compile_filter('Service.Meta.version matches "\\xff"')

@@ -51,7 +51,9 @@ async def test_missing_thing_is_a_refusal() -> None:
         assert caught.value.status == 404
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"ActiveRootID": 1}', b"\xff", b'{"TrustDomain": "hush"}'])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b'{"ActiveRootID": 1}', b"\xff", b'{"TrustDomain": "hush"}', b'{"a":' + b"[" * 100_000]
+)
 def test_body_that_breaks_the_promise_is_unavailable_and_not_quoted(body: bytes) -> None:
     with pytest.raises(ConsulUnavailable, match="cannot be read") as caught:
         decode(Reply(200, 1, body, {}), Roots, endpoints.ROOTS)

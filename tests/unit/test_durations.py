@@ -35,3 +35,9 @@ def test_what_is_a_duration(value: str | int, seconds: float) -> None:
 def test_what_is_none(value: str) -> None:
     with pytest.raises(ValueError, match="is not a duration"):
         duration_s(value)
+
+
+@pytest.mark.parametrize("value", ["9" * 90 + "h", "2562047h47m16.854775808s", 10**400, -(10**30)])
+def test_what_go_cannot_hold_is_refused(value: str | int) -> None:
+    with pytest.raises(ValueError, match=r"292 years|not a duration"):
+        duration_s(value)

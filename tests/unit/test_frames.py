@@ -51,3 +51,9 @@ def test_each_side_refuses_the_other_sides_frames() -> None:
 def test_an_absurd_length_is_refused_before_it_is_waited_for() -> None:
     with pytest.raises(FrameError, match=str(frames.MAX_FRAME)):
         list(WorkerFrames().feed(struct.pack(">I", frames.MAX_FRAME + 1)))
+
+
+def test_arrays_within_arrays_without_end_are_refused() -> None:
+    body = b"\x82\xa4type\xa5drain\xa1x" + b"\x91" * 100_000 + b"\0"
+    with pytest.raises(FrameError, match="recursion"):
+        list(WorkerFrames().feed(struct.pack(">I", len(body)) + body))

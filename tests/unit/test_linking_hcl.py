@@ -28,3 +28,7 @@ def test_an_entry_as_people_write_it() -> None:
         "Numbers = [1, 2.5]\n"
         "Empty = []\n"
     )
+
+
+def test_a_text_that_looks_like_an_interpolation_is_a_text() -> None:
+    assert to_hcl({"Path": "/x/${y}.pem"}) == 'Path = "/x/\\u0024{y}.pem"\n'
