@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 # The folders of Python that exist; some are only there in a full checkout.
-CODE := plugin proxy scripts tests $(wildcard bench fuzz)
+CODE := plugin proxy scripts tests $(wildcard bench fuzz soak)
 # Unit tests are independent of each other; the others share an agent and the machine's two cores.
 UNIT_JOBS ?= 2
 
@@ -67,6 +67,10 @@ bench: setup ## Compare with Envoy on this machine
 fuzz: setup ## Fuzz with coverage guidance: make fuzz TARGET=frames SECONDS=300 (all, a minute each)
 	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/fuzz.lock
 	$(BIN)/python -m fuzz $(TARGET) --seconds $(or $(SECONDS),60)
+
+.PHONY: soak
+soak: setup ## Load, faults and invariants, all at once: make soak MINUTES=60 (10), ARGS="--seed 7"
+	@$(BIN)/python -m soak --minutes $(or $(MINUTES),10) $(ARGS)
 
 .PHONY: lock
 lock: setup ## Resolve the dependencies of pyproject.toml again

@@ -1,0 +1,1 @@
+"""Hours of everything at once: real Consul, real gateway, checked traffic, random faults, invariants, one report."""
