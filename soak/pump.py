@@ -132,6 +132,8 @@ class Side:
         data = b""
         while len(data) < size:
             piece = await self._some(size - len(data))
+            if not piece and not self.progress.received:
+                raise Broken("nothing came")  # dialled, and given up before anything was relayed
             if not piece:
                 raise Wrong(f"a clean end after {len(data)} of a header's {size} bytes: truncated")
             data += piece

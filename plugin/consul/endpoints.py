@@ -31,6 +31,9 @@ CONFIG = "/v1/config"
 INTENTIONS_CHECK = "/v1/connect/intentions/check"
 AUTHORIZE_ACL = "/v1/internal/acl/authorize"
 
+CONSISTENT: Params = (("consistent", ""),)
+"""Answered by the leader, once it has everything that was ever written."""
+
 NO_INTENTIONS: Params = (("filter", 'SourceName == ""'),)
 NO_CHECKS: Params = (("filter", 'CheckID == ""'),)
 NO_SERVICES: Params = (("node-meta", "consul-tgw-matches:nothing"),)

@@ -1,8 +1,10 @@
 """Whether the agent is there, and whether it is still of the cluster that our state is of.
 
 After every failure the two are in doubt, and one small question decides for all readers: the trust domain of the mesh,
-asked of the servers. Until it is answered no other answer is believed: a Consul that has lost its data says that
-nothing is linked and that nobody is denied. While there is no answer nobody else asks; when it comes everybody is told.
+asked of the servers, which have to be done with reading their log (``consistent``): until then they answer with a state
+of the past, an older policy with it. Until it is answered no other answer is believed: a Consul that has lost its data
+says that nothing is linked and that nobody is denied. While there is no answer nobody else asks; when it comes
+everybody is told.
 
 A Consul of another trust domain is another one. As long as it knows nothing of this gateway it counts as away. When it
 has a terminating-gateway entry for it, everything that is known of the former one is forgotten, at once and together.
@@ -153,7 +155,7 @@ class Presence:
     async def _ask(self) -> ConsulUnavailable | None:
         """``None`` when the agent is there and its answers count."""
         try:
-            found = _trust_domain(await self._transport.request("GET", endpoints.SERVER_ROOTS))
+            found = _trust_domain(await self._transport.request("GET", endpoints.SERVER_ROOTS, endpoints.CONSISTENT))
             if self.trust_domain and found != self.trust_domain:
                 await self._meet(found, f"trust domain {found or 'none'}, not {self.trust_domain}")
             elif self._datacenter and (moved := await self._other_datacenter()):

@@ -83,6 +83,15 @@ async def test_fifty_changes_of_an_intention(stage: Stage) -> None:
     assert stage.ledger.counts["refused"] > FLIPS
 
 
+async def test_consul_is_killed_and_comes_back_with_its_state(stage: Stage) -> None:
+    """While it reads its log again it knows an older policy, which must not be taken for the newest."""
+    await stage.survives(chaos.kill_agent, times=3)
+
+
+async def test_consul_is_stopped_in_place(stage: Stage) -> None:
+    await stage.survives(chaos.stop_agent)
+
+
 async def test_other_instances_while_those_before_carry_connections(stage: Stage) -> None:
     await stage.survives(chaos.churn_endpoints, times=5)
 

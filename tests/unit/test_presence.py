@@ -123,6 +123,16 @@ async def test_while_it_is_away_one_asks_for_all_and_the_rest_ask_when_it_is_bac
     assert time.monotonic() - back_s < 2.0 * SCALE
 
 
+async def test_servers_that_are_still_reading_their_log_are_not_back(fake: FakeConsul, watcher: Watcher) -> None:
+    """What they answer meanwhile is an older state; to a consistent question they say that they are not ready."""
+    fake.fail(endpoints.SERVER_ROOTS, *[status(500, "Not ready to serve consistent reads")] * 3)
+    fake.fail(LIST, status(500, "No cluster leader"))
+    await fake.move(fake.index + 1)
+    await eventually(lambda: watcher.client.presence.problem is not None, what="it counts as away")
+    await eventually(lambda: watcher.client.presence.problem is None, what="it is back")
+    assert all("consistent" in request.query for request in fake.asked(endpoints.SERVER_ROOTS))
+
+
 async def test_a_consul_without_our_data_changes_nothing(fake: FakeConsul, watcher: Watcher) -> None:
     before = watcher.store.service_facts(DB), watcher.store.mesh_facts()
     empty(fake)
