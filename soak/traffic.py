@@ -22,6 +22,8 @@ _REQUEST_EVERY_S = 0.15
 _IDLE_ASKS_EVERY_S = 20.0
 _PATIENCE_S = 60.0
 _PAUSE_S = 0.1
+_RAMP_S = 0.1
+"""Between two idle connections: a handshake costs the load generator as much as the gateway."""
 
 
 class Traffic:
@@ -123,6 +125,7 @@ class Traffic:
     async def idle(self, source: str, service: str, number: int) -> None:
         """A connection that says little."""
         chance = random.Random(f"{self._seed}/idle/{number}")
+        await asyncio.sleep(number * _RAMP_S)
         while not self._stopping:
             flow = Flow((source, service), time.monotonic())
             if not await self._judged(flow, lambda flow=flow: self._idle(flow, chance)):  # type: ignore[misc]
