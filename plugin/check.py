@@ -7,11 +7,12 @@ where that will run (files are part of it). It registers nothing and binds nothi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
+from plugin.addresses import HostPort
 from plugin.consul import endpoints
 from plugin.consul.api import HealthEntry
 from plugin.consul.client import ConsulClient
@@ -57,13 +58,20 @@ class Report(msgspec.Struct, frozen=True):
         return all(one.level != "missing" for one in self.findings) and all(service.ok for service in self.services)
 
 
-async def check_gateway(settings: ConsulSettings, gateway_name: str, *, patience_s: float = PATIENCE_S) -> Report:
+async def check_gateway(
+    settings: ConsulSettings,
+    gateway_name: str,
+    *,
+    patience_s: float = PATIENCE_S,
+    dns_servers: Sequence[HostPort] = (),
+) -> Report:
     """Observe until every answer has come, or for ``patience_s``.
 
+    :param dns_servers: resolve the hostnames of external services; empty: those of /etc/resolv.conf.
     :raises ConsulUnavailable: when Consul does not answer.
     """
     store, published = FactStore(), Published()
-    needs = Needs(store)
+    needs = Needs(store, dns_servers)
     async with ConsulClient(settings) as client:
         gateway = Gateway(store, published, lambda names, *, mesh: None, needs=needs.changed)
         observer = Observer(client, store, gateway_name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,8 @@ REPORT_INTERVAL_S = 10.0
 DEREGISTER_AFTER = "6h"
 WAIT_S = 60.0
 RETRY_S = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
+FORBIDDEN_RETRY_S = 1.0
+"""Up to half as long again. A right that is given announces itself nowhere, and a refusal costs the agent little."""
 LEAST_INTERVAL_S = 1.0
 """Between two registrations: a quarrel with another writer must not keep the agent busy."""
 
@@ -212,11 +215,12 @@ class Registration:
 
     async def _register_until_done(self) -> None:
         attempt = 0
-        while not await self._register():
-            await self._client.presence.pause(RETRY_S[min(attempt, len(RETRY_S) - 1)])
+        while (problem := await self._register()) is not None:
+            await self._client.presence.pause(_pause_s(problem, attempt))
             attempt += 1
 
-    async def _register(self) -> bool:
+    async def _register(self) -> GatewayError | None:
+        """Return what kept it from being registered."""
         note = await self._unwell()
         status = "critical" if note else "passing"
         for check in self._wanted["Checks"]:
@@ -228,12 +232,12 @@ class Registration:
                 f"; the token lacks the rule {error.rule}" if isinstance(error, ConsulForbidden) and error.rule else ""
             )
             self._failed(f"cannot register {self._service_id} with the agent: {error}{rule}")
-            return False
+            return error
         self.registered = True
         self._reported(status, note)
         message = f"{self._service_id} is registered with the agent, {status}"
         emit(logger, logging.INFO, "registration.made", message, service_id=self._service_id)
-        return True
+        return None
 
     async def _watch(self) -> None:
         """Ask the agent what it knows of us, by content hash: the answer comes when it differs, or after the wait."""
@@ -249,7 +253,7 @@ class Registration:
                 found = decode(reply, AgentService, path) if reply.status != 404 else None
             except GatewayError as error:
                 self._failed(f"cannot watch the registration of {self._service_id}: {error}")
-                await self._client.presence.pause(RETRY_S[min(attempt, len(RETRY_S) - 1)])
+                await self._client.presence.pause(_pause_s(error, attempt))
                 attempt, known = attempt + 1, ""
                 continue
             attempt = 0
@@ -286,7 +290,8 @@ class Registration:
     async def _pause(self) -> None:
         """Until the next report is due, or something changed."""
         try:
-            async with asyncio.timeout(REPORT_INTERVAL_S if self.check == "passing" else LEAST_INTERVAL_S):
+            well = self.check == "passing" and not self.problem
+            async with asyncio.timeout(REPORT_INTERVAL_S if well else LEAST_INTERVAL_S):
                 await self._report_now.wait()
         except TimeoutError:
             return
@@ -305,3 +310,10 @@ class Registration:
             emit(logger, logging.WARNING, "registration.problem", problem)
         self.problem = problem
         self._on_change()
+
+
+def _pause_s(problem: GatewayError, attempt: int) -> float:
+    """How long to wait before the next try."""
+    if isinstance(problem, ConsulForbidden):
+        return FORBIDDEN_RETRY_S * random.uniform(1.0, 1.5)
+    return RETRY_S[min(attempt, len(RETRY_S) - 1)]

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from plugin.check import Finding, Report, check_gateway
+from plugin.cli.dns_option import dns_server_option, dns_servers
 from plugin.settings import ConsulSettings
 
 EXIT_MISSING = 1
@@ -21,10 +22,12 @@ _MARKS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "missing": "[re
 @click.option("--service", required=True, metavar="NAME", help="The gateway's service name.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.option("--patience", type=click.FloatRange(0.1), default=10.0, show_default=True, metavar="SECONDS")
-def check(service: str, as_json: bool, patience: float) -> int:
+@dns_server_option
+def check(service: str, as_json: bool, patience: float, dns_server: tuple[str, ...]) -> int:
     """Look at everything a gateway needs, and say what is missing: ACL rules, certificates, files, registrations.
 
-    Run it where the gateway runs (it reads the same files) and with the gateway's token. It changes nothing.
+    Run it where the gateway runs (it reads the same files), with the gateway's token and --dns-server. It changes
+    nothing.
 
     \b
     CONSUL_HTTP_TOKEN=... consul-tgw check --service my-gateway
@@ -33,7 +36,8 @@ def check(service: str, as_json: bool, patience: float) -> int:
     """
     # What the watches complain about is in the report.
     logging.getLogger().setLevel(logging.CRITICAL)
-    report = asyncio.run(check_gateway(ConsulSettings.from_environment(), service, patience_s=patience))
+    settings, servers = ConsulSettings.from_environment(), dns_servers(dns_server)
+    report = asyncio.run(check_gateway(settings, service, patience_s=patience, dns_servers=servers))
     if as_json:
         body = {"ok": report.ok, **msgspec.to_builtins(report)}
         click.echo(msgspec.json.format(msgspec.json.encode(body), indent=2).decode())

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from plugin.addresses import HostPort
+from plugin.cli.dns_option import dns_server_option, dns_servers
 from plugin.errors import ConfigError
 from plugin.settings import ConsulSettings, GatewaySettings
 from proxy import logs
@@ -90,12 +91,7 @@ from proxy import logs
     metavar="SECONDS",
     help="How long live connections may stay in workers that were replaced.",
 )
-@click.option(
-    "--dns-server",
-    multiple=True,
-    metavar="IP:PORT",
-    help="Resolves hostnames of external services; may be repeated. Default: the name servers of /etc/resolv.conf.",
-)
+@dns_server_option
 @click.option(
     "--max-state-age",
     type=click.FloatRange(0),
@@ -164,7 +160,7 @@ def gateway_settings(options: dict[str, Any]) -> GatewaySettings:
         access_log=options["access_log"],
         log_level=options["log_level"],
         log_format=options["log_format"],
-        dns_servers=tuple(HostPort.parse(text, what="--dns-server") for text in options["dns_server"]),
+        dns_servers=dns_servers(options["dns_server"]),
         max_state_age_s=options["max_state_age"],
         state_dir=options["state_dir"],
         user=options["user"],

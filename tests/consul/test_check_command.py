@@ -19,6 +19,7 @@ from plugin.dev.processes import free_ports
 from tests.support.command import Said, consul_tgw
 from tests.support.linking import Links, dial, serves
 from tests.support.mesh_client import MeshClient
+from tests.support.rights import NODES, write
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -26,13 +27,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 async def check(agent: ConsulAgent, gateway: str, token: str, *arguments: str) -> Said:
     environment = agent.cli_environment(token)
     return await consul_tgw("check", f"--service={gateway}", "--patience=5", *arguments, environment=environment)
-
-
-def write(*services: str) -> str:
-    return "\n".join(f'service "{name}" {{ policy = "write" }}' for name in services)
-
-
-NODES = 'node_prefix "" { policy = "read" }'
 
 
 async def test_nothing_is_missing(acl_agent: ConsulAgent, work_dir: Path) -> None:

@@ -15,6 +15,7 @@ from plugin.dev.consul_agent import ConsulAgent
 from plugin.dev.external import ExternalService, echo
 from plugin.dev.gateway import Gateway
 from plugin.dev.pki import Authority
+from tests.support.command import consul_tgw
 from tests.support.dns_server import AAAA, A, DNSServer, dns_server
 from tests.support.eventually import SCALE, eventually
 from tests.support.linking import Links, let_in, serves, service_status
@@ -160,3 +161,17 @@ async def test_tls_goes_to_the_family_that_answers(
             # Each attempt on the dead address would cost the connect timeout, 5 s.
             assert time.monotonic() - began_s < 5.0 * SCALE
             assert set(backend.server_names) == {hostname}
+
+
+async def test_check_asks_the_name_servers_that_it_is_told(consul_agent: ConsulAgent, dns: DNSServer) -> None:
+    gateway, service = "check-dns-gateway", "check-dns"
+    hostname = await offer(Links(consul_agent, gateway), service, 5432)
+    dns.records[hostname] = ["127.0.0.1"]
+    arguments = ("check", f"--service={gateway}", "--patience=5", "--json")
+    environment = consul_agent.cli_environment()
+    asked = await consul_tgw(*arguments, f"--dns-server={dns.address}", environment=environment)
+    assert hostname not in asked.output
+    other = await consul_tgw(*arguments, environment=environment)
+    assert any(hostname in one["text"] for one in other.findings[service])
+    wrong = await consul_tgw(*arguments, "--dns-server=nowhere", environment=environment)
+    assert (wrong.code, "--dns-server" in wrong.errors) == (2, True)

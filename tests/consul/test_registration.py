@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,14 +12,16 @@ from typing import Any
 
 import pytest
 
+import plugin.registration
 from plugin.addresses import HostPort
 from plugin.consul.client import ConsulClient
 from plugin.dev.consul_agent import ConsulAgent
 from plugin.dev.gateway import Gateway
 from plugin.dev.processes import can_connect, free_ports
-from plugin.registration import Registration, ready_check_id
+from plugin.registration import FORBIDDEN_RETRY_S, Registration, ready_check_id
 from plugin.settings import ConsulSettings
-from tests.support.eventually import eventually
+from tests.support.eventually import SCALE, eventually
+from tests.support.rights import NODES, Rights, write
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -142,6 +145,23 @@ async def test_a_missing_right_is_named_and_asking_goes_on(acl_agent: ConsulAgen
         await eventually(lambda: registration.problem)
         assert not registration.registered
         assert 'service "reg-denied" { policy = "write" }' in registration.problem
+
+
+async def test_a_right_that_is_given_late_takes_effect_within_moments(
+    acl_agent: ConsulAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugin.registration, "RETRY_S", (3_600.0,))
+    rights = await Rights.of(acl_agent, NODES)
+    async with registering(acl_agent, "reg-late", token=rights.secret) as registration:
+        await eventually(lambda: registration.problem)
+        # With the growing pauses that other failures have, it would have come to the longest one by now.
+        await asyncio.sleep(3 * FORBIDDEN_RETRY_S)
+        assert not registration.registered
+        await rights.become(f"{write('reg-late')}\n{NODES}")
+        given_s = time.monotonic()
+        await eventually(lambda: registration.registered)
+        assert time.monotonic() - given_s < 5.0 * SCALE
+        assert registration.problem == ""
 
 
 @pytest.mark.parametrize(

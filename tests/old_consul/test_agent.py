@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,47 +11,18 @@ import pytest
 from plugin.dev import locate
 from plugin.dev.external import ExternalService
 from plugin.dev.gateway import Gateway
-from tests.support.eventually import SCALE, eventually
+from tests.support.command import consul_tgw
+from tests.support.eventually import eventually
 from tests.support.linking import Links, dial, kept_out, let_in, serves, service_status
 from tests.support.mesh_client import MeshClient
 from tests.support.old_consul_agent import OldConsulAgent
+from tests.support.rights import NODES, write
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-ROOT = Path(__file__).parents[2]
-NODES = 'node_prefix "" { policy = "read" }'
 AGENT = 'agent_prefix "" { policy = "read" }'
 QUIET_S = 4.0
 """Enough for what is said again and again to be said twice."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Said:
-    code: int
-    output: str
-
-
-async def consul_tgw(*arguments: str, environment: Mapping[str, str]) -> Said:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "plugin", *arguments),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        cwd=ROOT,
-        env={**environment, "COLUMNS": "200"},
-    )
-    try:
-        async with asyncio.timeout(60 * SCALE):
-            output, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode is not None
-    return Said(code=process.returncode, output=output.decode())
-
-
-def write(*services: str) -> str:
-    return "\n".join(f'service "{name}" {{ policy = "write" }}' for name in services)
 
 
 async def test_the_gateway_is_registered_watched_and_taken_back(old_agent: OldConsulAgent, work_dir: Path) -> None:
@@ -96,7 +63,7 @@ async def test_status_and_check_name_the_version_and_what_it_is_too_old_for(
         assert "mesh: this Consul has no such kind of config entry" in shown.output
         said = await consul_tgw("check", f"--service={name}", "--json", environment=environment)
         assert said.code == 0, said.output
-        report = json.loads(said.output)
+        report = said.json
         texts = {one["text"]: one["level"] for one in report["findings"]}
         assert texts[f"Consul {locate.OLD_CONSUL_VERSION}"] == "ok"
         assert any(text.startswith("mesh is taken for absent") for text in texts)
@@ -108,7 +75,7 @@ async def test_the_version_is_left_open_when_the_token_may_not_ask(old_agent: Ol
     token = await old_agent.create_token(f"{write(name)}\n{NODES}")
     await Links(old_agent, name).write()
     said = await consul_tgw("check", f"--service={name}", "--json", environment=old_agent.cli_environment(token))
-    (unknown,) = (one for one in json.loads(said.output)["findings"] if "version of Consul" in one["text"])
+    (unknown,) = (one for one in said.json["findings"] if "version of Consul" in one["text"])
     assert (unknown["level"], unknown["rule"]) == ("ok", AGENT)
 
 
@@ -150,7 +117,7 @@ async def test_a_missing_rule_is_named_and_the_other_services_are_served(
         await kept_out(client, gateway, bad)
         said = await consul_tgw("check", f"--service={name}", "--json", environment=old_agent.cli_environment(token))
         assert said.code == 1
-        services = {one["name"]: one["findings"] for one in json.loads(said.output)["services"]}
+        services = {one["name"]: one["findings"] for one in said.json["services"]}
         assert [one["rule"] for one in services[bad] if one["level"] == "missing" and one["rule"]] == [rule]
         assert [one for one in services[good] if one["level"] == "missing"] == []
 
