@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from plugin.addresses import HostPort, binds_itself
 from plugin.errors import ConfigError
+from proxy.model import Limits
 
 LEAST_MAX_STATE_AGE_S = 10.0
 _META_KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -118,6 +119,13 @@ class GatewaySettings:
     """Over how long the connections that are left then are ended."""
     handover_timeout_s: float = 3600.0
     """How long live connections may stay in workers that a new generation has replaced."""
+    max_connections: int | None = None
+    """This limit and the next three are of the whole gateway; ``None``: as :meth:`limits` says, 0: none."""
+    max_service_connections: int | None = None
+    max_pending_handshakes: int | None = None
+    max_stalled_bytes: int | None = None
+    handshake_timeout_s: float = 10.0
+    """0: none."""
     access_log: str | None = None
     """``-`` is standard output, ``off`` is nowhere, anything else a file to append to; ``None``: as proxy-defaults
     say, else standard output."""
@@ -173,6 +181,21 @@ class GatewaySettings:
                 "--proxy-config says what to bind (envoy_gateway_*bind*), and so does --bind-address or a further"
                 " --address; keep one of them"
             )
+
+    def limits(self, workers: int) -> Limits:
+        """What so many workers allow together: where nothing was chosen, in proportion to them."""
+        one = Limits()
+        connections = _chosen(self.max_connections, workers * one.connections)
+        return Limits(
+            workers=workers,
+            connections=connections,
+            service_connections=_chosen(self.max_service_connections, -(-connections * 3 // 4)),
+            pending_handshakes=_chosen(self.max_pending_handshakes, workers * one.pending_handshakes),
+            handshake_timeout_s=self.handshake_timeout_s,
+            stalled_bytes=_chosen(self.max_stalled_bytes, workers * one.stalled_bytes),
+            drain_timeout_s=self.drain_timeout_s,
+            drain_window_s=self.drain_window_s,
+        )
 
     @property
     def id(self) -> str:
@@ -265,6 +288,10 @@ def _check_url(text: str, address: str) -> None:
         usable = False
     if not usable or parts.username is not None or parts.query or parts.fragment:
         raise ConfigError(f"CONSUL_HTTP_ADDR={text!r} is not an address; write for example 127.0.0.1:8500")
+
+
+def _chosen(value: int | None, default: int) -> int:
+    return default if value is None else value
 
 
 def _check_name(flag: str, name: str) -> None:

@@ -40,7 +40,6 @@ from plugin.workers.pool import Workers, WorkerSettings, usable_cores
 from plugin.workers.published import Published
 from plugin.workers.sockets import can_bind
 from proxy.logs import emit
-from proxy.model import Limits
 
 logger = logging.getLogger(__name__)
 
@@ -115,12 +114,13 @@ class Supervisor:
         service_id = settings.id
         published = Published()
         self._access_log = AccessLogSink(settings.access_log)
+        workers = settings.workers or usable_cores()
         self._workers = Workers(
             WorkerSettings(
                 gateway=service_id,
                 addresses=bound,
-                count=settings.workers or usable_cores(),
-                limits=Limits(drain_timeout_s=settings.drain_timeout_s, drain_window_s=settings.drain_window_s),
+                count=workers,
+                limits=settings.limits(workers),
                 access_log_fd=self._access_log.descriptor,
                 log_level=settings.log_level,
                 log_format=settings.log_format,

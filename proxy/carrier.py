@@ -23,20 +23,17 @@ from proxy.identity import IdentityError, cached_identity_of
 from proxy.intentions import Permit, Refusal, describe
 from proxy.model import CloseReason, Connection, ServiceName
 from proxy.relay import Relay
-from proxy.steps import Cancelled, DeadlineExpired, Steps
+from proxy.steps import Cancelled, Steps
 from proxy.tls import ServerSession
 
 if TYPE_CHECKING:
     from proxy.balance import EndpointSet
     from proxy.dataplane import DataPlane
     from proxy.live import Source
-    from proxy.poller import Poller
     from proxy.routes import Route
 
 logger = logging.getLogger(__name__)
 
-_LINGER_S = 1.0
-"""How long a refused client may take to read its alert before the socket is closed under it."""
 _IDLE_CHECKS = 4
 """Idleness is looked at this often per idle timeout."""
 _SHORTEST_LIFE = 0.9
@@ -88,9 +85,17 @@ class Carrier:
 
     def refuse_at_once(self, detail: str) -> None:
         """There is no room for it: a reset, so that the client can go elsewhere at once."""
+        self._reset_on_close()
+        self._closed(CloseReason.OVER_LIMIT, detail)
+
+    def give_way(self, detail: str) -> None:
+        """End a handshake that somebody else needs the place of; a reset, which leaves nothing behind."""
+        self._reset_on_close()
+        self.close(CloseReason.OVER_LIMIT, detail)
+
+    def _reset_on_close(self) -> None:
         with contextlib.suppress(OSError):
             self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-        self._closed(CloseReason.OVER_LIMIT, detail)
 
     def close(self, reason: CloseReason, detail: str) -> None:
         """End it now, whatever it is doing. The first reason stands."""
@@ -137,10 +142,6 @@ class Carrier:
         except Cancelled:
             reason, detail = self._reason or (CloseReason.DRAIN, "the worker stopped")
             self._closed(reason, detail)
-        except DeadlineExpired:
-            timeout_s = self._plane.limits.handshake_timeout_s
-            detail = f"the TLS handshake was not finished within {timeout_s:g} s"
-            self._closed(CloseReason.HANDSHAKE_TIMEOUT, detail)
         except (PeerError, UpstreamError) as error:
             self._refuse(error.reason, str(error))
         except OSError as error:
@@ -154,21 +155,19 @@ class Carrier:
             self._closed(CloseReason.INTERNAL, f"{type(error).__name__}: {error}")
 
     async def _authenticate(self, steps: Steps) -> Permit:
-        plane = self._plane
+        plane, number = self._plane, self.life.number
         session = plane.routes.accept()
         if session is None:
-            plane.handshake_over()
+            plane.pending.over(number)
             raise PeerError(CloseReason.POLICY_UNKNOWN, "the mesh's roots are not known yet")
         self._session = session
-        steps.deadline(plane.limits.handshake_timeout_s)
         try:
-            await handshake.accept(steps, self._client, session, plane.buffers)
+            await handshake.accept(steps, self._client, session, plane.buffers, plane.pending.heard, number)
         finally:
-            plane.handshake_over()
+            plane.pending.over(number)
             self.life.server_name = session.server_name
             if (route := plane.routes.lookup(session.server_name)) is not None:
                 self.life.service = str(route.state.service.name)
-        steps.no_deadline()
         self.life.tls_version = session.version()
         return self._authorise(session)
 
@@ -192,6 +191,9 @@ class Carrier:
         if too_old := self._plane.too_old():
             self.source = (identity, peer)
             raise PeerError(CloseReason.STALE_STATE, too_old)
+        if over := self._plane.over_limit_of(route.state.service):
+            self.source = (identity, peer)
+            raise PeerError(CloseReason.OVER_LIMIT, over)
         self._route = route
         self.source = (identity, peer)
         self.service_name = route.state.service.name
@@ -271,7 +273,7 @@ class Carrier:
             with contextlib.suppress(OSError):
                 client.send(waiting)
         self._closed(reason, detail, close_socket=False)
-        _linger(self._plane.loop, self._plane.poller, client)
+        self._plane.lingering.add(client)
 
     def _closed(self, reason: CloseReason, detail: str, *, close_socket: bool = True) -> None:
         if not self.life.close(reason, detail):
@@ -314,34 +316,3 @@ class Carrier:
             duration_ms=round((now_s - life.started_s) * 1_000, 3),
             detail=life.detail,
         )
-
-
-def _linger(loop: asyncio.AbstractEventLoop, poller: Poller, client: socket.socket) -> None:
-    """Close ``client`` once it has seen our last words.
-
-    Closing a socket with unread bytes makes the kernel send a reset, which may overtake the alert; so what still
-    comes is read and dropped, for a moment.
-    """
-    try:
-        client.shutdown(socket.SHUT_WR)
-    except OSError:
-        poller.close_socket(client)
-        return
-    timer: asyncio.TimerHandle
-
-    def close() -> None:
-        timer.cancel()
-        poller.close_socket(client)
-
-    def discard() -> None:
-        try:
-            if client.recv(65_536):
-                return
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            pass
-        close()
-
-    timer = loop.call_later(_LINGER_S, close)
-    poller.on_readable(client.fileno(), discard)

@@ -21,20 +21,36 @@ END = 0
 READ_SIZE = 512 * 1024
 """Bytes per read at full speed. Below this the per-read cost shows; above it nothing is gained."""
 _SMALLEST_READ = 16 * 1024
+_MOST_OVERHEAD = 128
+"""Bytes of records for one byte of data; a record of TLS 1.2 with one byte in it has 85 at most."""
+_MOST_BARREN = 4 * RECORD_SIZE
+_MOST_ANSWERS = 64 * 1024
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """``SO_LINGER`` value: closing sends a reset."""
 _END_ON_CLOSE = struct.pack("ii", 0, 0)
 
 
 class Buffers:
-    """One worker's shared buffers."""
+    """One worker's shared buffers, and how much its channels keep for receivers that are slow."""
 
-    __slots__ = ("cipher", "plain")
+    __slots__ = ("_stalled_limit", "cipher", "largest_read", "plain", "stalled")
 
-    def __init__(self) -> None:
+    def __init__(self, stalled_limit: int = 0) -> None:
+        """``stalled_limit`` bytes; 0 is no limit."""
         self.cipher = Buffer(READ_SIZE)
         # One read's ciphertext plus the record that was incomplete before it always fit.
         self.plain = Buffer(READ_SIZE + 2 * RECORD_SIZE)
+        self.stalled = 0
+        """Bytes that wait in channels whose peers do not take them."""
+        self.largest_read = READ_SIZE
+        """What one channel may read, and so may have to keep."""
+        self._stalled_limit = stalled_limit
+
+    def stall(self, change: int) -> None:
+        """So many bytes more wait, or less."""
+        self.stalled += change
+        full = self._stalled_limit and self.stalled >= self._stalled_limit
+        self.largest_read = _SMALLEST_READ if full else READ_SIZE
 
 
 class Channel(Protocol):
@@ -71,12 +87,14 @@ class Channel(Protocol):
 
 
 class _SocketChannel:
-    __slots__ = ("_buffers", "_read_size", "_socket", "cut", "fd", "more")
+    __slots__ = ("_buffers", "_kept", "_read_size", "_socket", "cut", "fd", "more")
 
     def __init__(self, connected: socket.socket, buffers: Buffers) -> None:
         self._socket = connected
         self._buffers = buffers
         self._read_size = _SMALLEST_READ
+        self._kept = 0
+        """Bytes for which the buffers were told that they wait here."""
         self.fd = connected.fileno()
         self.more = False
         self.cut = False
@@ -85,6 +103,7 @@ class _SocketChannel:
         self._on_close(RESET_ON_CLOSE)
 
     def close(self, *, reset: bool = False) -> None:
+        self._keep(0)
         if not reset:
             self._on_close(_END_ON_CLOSE)
         with contextlib.suppress(OSError):  # a reset that came first
@@ -105,9 +124,15 @@ class _SocketChannel:
             pass  # the peer may have gone: its own direction tells
         return True
 
-    def _adapt(self, received: int) -> None:
-        """Large reads for a stream, small ones for messages; what overtakes its receiver is read in smaller pieces."""
-        self.more = received == self._read_size
+    def _keep(self, length: int) -> None:
+        """So much waits to be sent, all of it of one read."""
+        if length != self._kept:
+            self._buffers.stall(length - self._kept)
+            self._kept = length
+
+    def _adapt(self, received: int, size: int) -> None:
+        """Large reads for a stream, small ones for messages. ``size`` was to be read."""
+        self.more = received == size
         if self.more and self._read_size < READ_SIZE:
             self._read_size = min(self._read_size * 4, READ_SIZE)
 
@@ -125,12 +150,15 @@ class TCPChannel(_SocketChannel):
         return ""
 
     def receive(self) -> int:
+        buffers, size = self._buffers, self._read_size
+        if size > buffers.largest_read:
+            size = buffers.largest_read
         try:
-            received = self._socket.recv_into(self._buffers.plain.view, self._read_size)
+            received = self._socket.recv_into(buffers.plain.view, size)
         except (BlockingIOError, InterruptedError):
             self.more = False
             return WOULD_BLOCK
-        self._adapt(received)
+        self._adapt(received, size)
         return received
 
     def transmit(self, length: int) -> bool:
@@ -142,6 +170,7 @@ class TCPChannel(_SocketChannel):
         if sent == length:
             return True
         self._backlog = memoryview(bytes(view[sent:length]))
+        self._keep(length - sent)
         return False
 
     def flush(self) -> bool:
@@ -151,6 +180,7 @@ class TCPChannel(_SocketChannel):
             except (BlockingIOError, InterruptedError):
                 return False
             self._backlog = self._backlog[sent:] if sent < len(self._backlog) else None
+        self._keep(0)
         return True
 
     def finish(self, *, cut: bool = False) -> bool:
@@ -160,11 +190,13 @@ class TCPChannel(_SocketChannel):
 class TLSChannel(_SocketChannel):
     """A session whose handshake is done."""
 
-    __slots__ = ("_ended", "_finishing", "_session")
+    __slots__ = ("_barren", "_ended", "_finishing", "_session")
 
     def __init__(self, connected: socket.socket, session: TLSSession, buffers: Buffers) -> None:
         super().__init__(connected, buffers)
         self._session = session
+        self._barren = 0
+        """Bytes of records since one brought data."""
         self._ended = False
         self._finishing = False
         self.more = True  # the handshake's last flight may have brought data with it
@@ -181,21 +213,39 @@ class TLSChannel(_SocketChannel):
         return received if received != WOULD_BLOCK else self._receive_from_socket()
 
     def _receive_from_socket(self) -> int:
-        buffers = self._buffers
+        buffers, size = self._buffers, self._read_size
+        if size > buffers.largest_read:
+            size = buffers.largest_read
         try:
-            received = self._socket.recv_into(buffers.cipher.view, self._read_size)
+            ciphertext = self._socket.recv_into(buffers.cipher.view, size)
         except (BlockingIOError, InterruptedError):
             self.more = False
             return WOULD_BLOCK
-        if received == 0:
+        if ciphertext == 0:
             self._ended = self.cut = True
             return END
-        self._session.lend(buffers.cipher, received)
-        self._adapt(received)
+        self._session.lend(buffers.cipher, ciphertext)
+        self._adapt(ciphertext, size)
         more = self.more
         received = self._decrypt()
         self.more = self.more or more
+        if received * _MOST_OVERHEAD < ciphertext:
+            self._note_barren(ciphertext)
+        else:
+            self._barren = 0
         return received
+
+    def _bound_answers(self) -> None:
+        """A peer that asks for answers must read them: beside what it did not take yet only so many may wait."""
+        waiting = self._session.outgoing()
+        if waiting is not None and len(waiting) > self._kept + self._kept // 16 + _MOST_ANSWERS:
+            raise self._session.broken("the peer asks for answers and does not read them")
+
+    def _note_barren(self, ciphertext: int) -> None:
+        """Part of a large record, or records that only keep us busy: changes of keys (RFC 8446 section 4.6.3)."""
+        self._barren += ciphertext
+        if self._barren > _MOST_BARREN:
+            raise self._session.broken("the peer sends records without data, again and again")
 
     def _decrypt(self) -> int:
         """Everything that is complete, into the plaintext buffer; ``more`` says whether the session holds more."""
@@ -205,14 +255,18 @@ class TLSChannel(_SocketChannel):
         if self.more:
             session.keep()
             self._ended = state == CLOSE_NOTIFY
-        self.flush()  # an answer to a key update
+        if not self.flush():  # an answer to a key update
+            self._bound_answers()
         if total:
             return total
         return END if self._ended else WOULD_BLOCK
 
     def transmit(self, length: int) -> bool:
         self._session.write(self._buffers.plain, length)
-        return self.flush()
+        if self.flush():
+            return True
+        self._keep(length)
+        return False
 
     def flush(self) -> bool:
         session = self._session
@@ -225,6 +279,8 @@ class TLSChannel(_SocketChannel):
             session.sent(sent, self._buffers.cipher)
             if sent < length:
                 return False
+        if self._kept:
+            self._keep(0)
         return self._shut_down() if self._finishing else True
 
     def finish(self, *, cut: bool = False) -> bool:

@@ -21,6 +21,7 @@ from proxy.channel import Buffers
 from proxy.connection import ConnectionLife
 from proxy.errors import UpstreamError
 from proxy.intentions import Refusal
+from proxy.lingering import Lingering
 from proxy.listener import printed
 from proxy.live import LiveConnections
 from proxy.model import (
@@ -30,9 +31,12 @@ from proxy.model import (
     Counters,
     Limits,
     Query,
+    Service,
     ServiceName,
     Update,
 )
+from proxy.overload import LineBudget, Reminder, Room
+from proxy.pending import PendingHandshakes
 from proxy.poller import Poller
 from proxy.routes import RouteTable
 from proxy.shortage import ShortageError, ShortageLog
@@ -45,19 +49,23 @@ logger = logging.getLogger(__name__)
 class DataPlane:
     """Everything the connections of one worker share."""
 
-    def __init__(self, poller: Poller, *, worker: int, limits: Limits, access_log: AccessLog) -> None:
+    def __init__(self, poller: Poller, *, worker: int, limits: Limits, access_log: AccessLog, descriptors: int) -> None:
+        """``descriptors``: how many this process may have open."""
         self.loop = poller.loop
-        self.limits = limits
-        self.buffers = Buffers()
+        self.buffers = Buffers(-(-limits.stalled_bytes // max(limits.workers, 1)))
         self.streams = Streams(self.loop)
         self.poller = poller
         self.routes = RouteTable()
         self.live = LiveConnections()
         self.telemetry = Telemetry()
         self._shortages = ShortageLog(self.loop.time)
-        self.pending_handshakes = 0
         self.alone_since_s: float | None = None
         """Monotonic time since which no control process has said what is in force."""
+        self.pending = PendingHandshakes(self.loop, limits.handshake_timeout_s)
+        self._room = Room(limits, descriptors)
+        self.lingering = Lingering(poller, self._room.pending_handshakes)
+        self._full = Reminder("limits.reached")
+        self._lines_of_strangers = LineBudget()
         self._worker = worker
         self._access_log = access_log
         self._numbers = itertools.count(1)
@@ -71,20 +79,32 @@ class DataPlane:
         if self._access_log.wants_local_address:
             life.local_address = _local_address(client)
         carrier = Carrier(self, client, life)
-        if over := self._over_limit():
+        if over := self._make_room():
             carrier.refuse_at_once(over)
             return
         self.live.add(carrier)
         self._idle.clear()
-        self.pending_handshakes += 1
+        self.pending.add(carrier)
         carrier.start()
 
-    def _over_limit(self) -> str:
-        limits = self.limits
-        if limits.connections and len(self.live) >= limits.connections:
-            return f"the worker has {limits.connections} connections, its limit"
-        if limits.pending_handshakes and self.pending_handshakes >= limits.pending_handshakes:
-            return f"{limits.pending_handshakes} handshakes are pending, the limit"
+    def _make_room(self) -> str:
+        """Let somebody go who has less claim to the place than a newcomer; else say why there is no room."""
+        room, pending = self._room, self.pending
+        if room.pending_handshakes and len(pending) >= room.pending_handshakes:
+            full = f"{room.pending_handshakes} handshakes of this worker are pending, its share of the limit"
+            loser = pending.oldest()
+        elif len(self.live) >= room.connections:
+            full = f"this worker has {room.connections} connections, {room.limited_by}"
+            loser = pending.oldest_silent()
+        else:
+            return ""
+        self._full.note(
+            f"{full}: {'the oldest unfinished one is ended' if loser else 'a new one is refused'}", self.loop.time()
+        )
+        if loser is None:
+            return full
+        pending.over(loser.life.number)
+        loser.give_way(f"{full}; a newer client took its place")
         return ""
 
     def too_old(self) -> str:
@@ -98,8 +118,16 @@ class DataPlane:
             return f"there is no control process for {mesh.max_state_age_s:g} s, the maximum"
         return ""
 
-    def handshake_over(self) -> None:
-        self.pending_handshakes -= 1
+    def over_limit_of(self, service: Service) -> str:
+        """Why there is no room for one more connection of ``service``; empty when there is."""
+        own = service.max_connections
+        most = self._room.of_a_service if own is None else self._room.share(own)
+        if not most or self.live.count(service.name) < most:
+            return ""
+        source = "MaxInboundConnections of its service-defaults" if own is not None else "--max-service-connections"
+        full = f"{service.name} has {most} connections in this worker, its share of {source}"
+        self._full.note(f"{full}: a new one is refused", self.loop.time())
+        return full
 
     def dials_failed(self, service: str, failures: Collection[UpstreamError], ejected: int) -> None:
         """Attempts of one connection of ``service`` have failed, and ``ejected`` endpoints are left out from now on."""
@@ -116,7 +144,9 @@ class DataPlane:
         life = carrier.life
         assert life.reason is not None
         self.telemetry.closed(life.service, carrier.source_text, str(life.reason), received, sent)
-        if self._access_log.wanted and life.reason is not CloseReason.NO_BYTES:
+        if not self._access_log.wanted or life.reason is CloseReason.NO_BYTES:
+            return
+        if carrier.source is not None or self._lines_of_strangers.spend(self.loop.time()):
             self._access_log.write(carrier.record(self._worker, received, sent, self.loop.time()), life.opened_at_s)
 
     def apply(self, update: Update) -> Applied:
@@ -154,7 +184,7 @@ class DataPlane:
     def counters(self) -> Counters:
         return self.telemetry.counters(
             ((carrier.life.service, carrier.source_text, *carrier.traffic) for carrier in self.live),
-            self.pending_handshakes,
+            len(self.pending),
             access_log_lines_dropped=self._access_log.dropped,
             log_lines_dropped=logs.dropped(),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 
 from proxy.channel import Buffers
 from proxy.errors import PeerError, UpstreamError
@@ -11,8 +12,16 @@ from proxy.steps import Steps
 from proxy.tls import ServerSession, TLSSession, UpstreamSession
 
 
-async def accept(steps: Steps, client: socket.socket, session: ServerSession, buffers: Buffers) -> None:
-    """Handshake with a client. The caller sets the deadline.
+async def accept(
+    steps: Steps,
+    client: socket.socket,
+    session: ServerSession,
+    buffers: Buffers,
+    speaks: Callable[[int], None],
+    number: int,
+) -> None:
+    """Handshake with a client, which is told to ``speaks`` by its ``number`` when it says its first word. The caller
+    sets the deadline.
 
     :raises PeerError: when it is refused; the alert that says so has been sent as far as the socket took it.
     """
@@ -23,7 +32,9 @@ async def accept(steps: Steps, client: socket.socket, session: ServerSession, bu
             if heard:
                 raise PeerError(CloseReason.TLS_FAILED, "the client closed during the handshake")
             raise PeerError(CloseReason.NO_BYTES, "closed before the first byte")
-        heard = True
+        if not heard:
+            heard = True
+            speaks(number)
         session.feed(buffers.cipher, received)
         try:
             done = session.handshake()

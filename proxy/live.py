@@ -21,6 +21,7 @@ class LiveConnections:
     def __init__(self) -> None:
         self._all: dict[int, Carrier] = {}
         self._permitted: dict[ServiceName, dict[Source, dict[int, Carrier]]] = {}
+        self._counts: dict[ServiceName, int] = {}
 
     def __len__(self) -> int:
         return len(self._all)
@@ -29,11 +30,16 @@ class LiveConnections:
         """A snapshot, oldest first: carriers may end while it is walked."""
         return iter(list(self._all.values()))
 
+    def count(self, service: ServiceName) -> int:
+        """Connections with a permit for ``service``."""
+        return self._counts.get(service, 0)
+
     def add(self, carrier: Carrier) -> None:
         self._all[carrier.life.number] = carrier
 
     def permitted(self, service: ServiceName, source: Source, carrier: Carrier) -> None:
         self._permitted.setdefault(service, {}).setdefault(source, {})[carrier.life.number] = carrier
+        self._counts[service] = self._counts.get(service, 0) + 1
 
     def remove(self, carrier: Carrier) -> None:
         self._all.pop(carrier.life.number, None)
@@ -42,11 +48,14 @@ class LiveConnections:
             return
         sources = self._permitted.get(service, {})
         carriers = sources.get(source, {})
-        carriers.pop(carrier.life.number, None)
+        if carriers.pop(carrier.life.number, None) is None:
+            return
+        self._counts[service] -= 1
         if not carriers:
             sources.pop(source, None)
         if not sources:
             self._permitted.pop(service, None)
+            self._counts.pop(service, None)
 
     def sources(self, service: ServiceName) -> list[Source]:
         """Every distinct source that has a permit for ``service`` at the moment."""

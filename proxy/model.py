@@ -239,6 +239,8 @@ class Service(msgspec.Struct, frozen=True):
     """Seconds after which a connection is ended, busy or not; 0 means never. No connection lives longer, and each is
     ended a little earlier than that, by chance, so that those that came together do not come back together."""
     keepalive: Keepalive | None = None
+    max_connections: int | None = None
+    """Of the whole gateway, at a time; ``None`` leaves it to ``Limits.service_connections``."""
 
 
 class LogPartForm(enum.StrEnum):
@@ -308,11 +310,19 @@ class Mesh(msgspec.Struct, frozen=True):
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What one worker allows; 0 is no limit."""
+    """What the gateway allows; 0 is no limit. Each of its workers has an equal share of what is counted."""
 
-    connections: int = 20_000
+    workers: int = 1
+    """How many share."""
+    connections: int = 10_000
+    """At a time, whatever they are doing."""
+    service_connections: int = 7_500
+    """Of one service that has no limit of its own."""
     pending_handshakes: int = 1_000
     handshake_timeout_s: float = 10.0
+    """For the whole handshake."""
+    stalled_bytes: int = 64 * 1024 * 1024
+    """Beyond so many bytes that slow receivers have not taken yet, everybody is read in small pieces."""
     drain_timeout_s: float = 30.0
     drain_window_s: float = 0.0
     """As :class:`Drain`, when the worker itself is asked to stop (SIGTERM)."""

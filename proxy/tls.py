@@ -144,6 +144,10 @@ class TLSSession:
         finally:
             lib.X509_free(raw)
 
+    def broken(self, detail: str) -> Exception:
+        """The error with which to end a session whose peer keeps the letter of the protocol and misuses it."""
+        return self._failure(detail)
+
     def hint(self) -> str:
         """What may be why the peer ends the session without a word; empty when nothing is known."""
         return ""

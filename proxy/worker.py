@@ -37,6 +37,7 @@ from proxy.model import (
     ToWorker,
     Update,
 )
+from proxy.overload import raise_descriptor_limit
 from proxy.poller import Poller
 
 logger = logging.getLogger(__name__)
@@ -117,7 +118,11 @@ class Worker:
         logs.configure(start.log_level, start.log_format)
         self._access_log = AccessLog(start.access_log_fd)
         self._plane = plane = DataPlane(
-            self._poller, worker=start.worker, limits=start.limits, access_log=self._access_log
+            self._poller,
+            worker=start.worker,
+            limits=start.limits,
+            access_log=self._access_log,
+            descriptors=raise_descriptor_limit(),
         )
         for inherited in start.listeners:
             listening = socket.socket(fileno=inherited.fd)

@@ -16,7 +16,14 @@ from plugin.assemble.access_logs import access_log_choice
 from plugin.assemble.intentions import decode_intentions
 from plugin.assemble.mesh_tls import incoming_tls
 from plugin.assemble.proxy_config import UpstreamConfig, upstream_config
-from plugin.assemble.resolver import balance, connect_timeout, half_closed_timeout, idle_timeout, max_lifetime
+from plugin.assemble.resolver import (
+    balance,
+    connect_timeout,
+    half_closed_timeout,
+    idle_timeout,
+    max_connections,
+    max_lifetime,
+)
 from plugin.assemble.server_routes import server_routes
 from plugin.assemble.upstream_tls import GoodMaterial, upstream_material
 from plugin.facts import Fact, MeshFacts, ServiceFacts
@@ -96,6 +103,7 @@ def assemble_with_warnings(
     balanced, timeout = balance(facts.resolver.value), connect_timeout(facts.resolver.value)
     idle, lifetime = idle_timeout(facts.defaults.value), max_lifetime(facts.defaults.value)
     half_closed = half_closed_timeout(facts.defaults.value)
+    most = max_connections(facts.defaults.value)
     service = Service(
         name=facts.name,
         leaf=leaf,
@@ -109,6 +117,7 @@ def assemble_with_warnings(
         half_closed_timeout_s=half_closed.value,
         max_lifetime_s=lifetime.value,
         keepalive=config.keepalive,
+        max_connections=most.value,
     )
     warnings = (
         *material.warnings,
@@ -118,6 +127,7 @@ def assemble_with_warnings(
         *idle.warnings,
         *half_closed.warnings,
         *lifetime.warnings,
+        *most.warnings,
         *protocol_warnings,
     )
     return AssembledService(outcome=service, warnings=warnings, good=material.good)

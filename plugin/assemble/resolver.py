@@ -1,4 +1,4 @@
-"""What a service-resolver and service-defaults say about balancing and time limits.
+"""What a service-resolver and service-defaults say about balancing and limits.
 
 Redirects and failover are the business of the calling side: a gateway does not follow them. Sources:
 https://developer.hashicorp.com/consul/docs/reference/config-entry/service-resolver and .../service-defaults
@@ -51,6 +51,15 @@ def half_closed_timeout(defaults: ServiceDefaults | None) -> Setting[float]:
 def max_lifetime(defaults: ServiceDefaults | None) -> Setting[float]:
     """Return how long a connection may live, in seconds; 0 means for ever."""
     return _meta_duration(defaults, MAX_LIFETIME_META)
+
+
+def max_connections(defaults: ServiceDefaults | None) -> Setting[int | None]:
+    """Return ``MaxInboundConnections``; ``None`` when it is not set."""
+    most = defaults.max_inbound_connections if defaults is not None else 0
+    if most < 0:
+        text = f"MaxInboundConnections of service-defaults is negative ({most}); its default applies"
+        return Setting(None, (text,))
+    return Setting(most or None)
 
 
 def balance(resolver: ServiceResolver | None) -> Setting[Balance]:

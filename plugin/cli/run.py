@@ -93,6 +93,47 @@ from proxy import logs
 )
 @dns_server_option
 @click.option(
+    "--max-connections",
+    type=click.IntRange(0),
+    metavar="N",
+    help="At a time, shared equally by the workers; 0 is no limit. Default: 10000 for each worker.",
+)
+@click.option(
+    "--max-service-connections",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Of one service, where MaxInboundConnections of its service-defaults says nothing; 0 is no limit. "
+    "Default: three quarters of --max-connections.",
+)
+@click.option(
+    "--max-pending-handshakes",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Beyond it, the oldest client that has not finished its handshake is ended; 0 is no limit. "
+    "Default: 1000 for each worker.",
+)
+@click.option(
+    "--handshake-timeout",
+    type=click.FloatRange(0),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="For the whole TLS handshake with a client; 0 is no limit.",
+)
+@click.option(
+    "--max-stalled-bytes",
+    type=click.IntRange(0),
+    metavar="BYTES",
+    help="Kept for receivers that are slow; beyond it everybody is read in small pieces; 0 is no limit. "
+    "Default: 64 MiB for each worker.",
+)
+@click.option(
+    "--dns-server",
+    multiple=True,
+    metavar="IP:PORT",
+    help="Resolves hostnames of external services; may be repeated. Default: the name servers of /etc/resolv.conf.",
+)
+@click.option(
     "--max-state-age",
     type=click.FloatRange(0),
     default=0.0,
@@ -157,6 +198,11 @@ def gateway_settings(options: dict[str, Any]) -> GatewaySettings:
         drain_timeout_s=options["drain_timeout"],
         drain_window_s=options["drain_window"],
         handover_timeout_s=options["handover_timeout"],
+        max_connections=options["max_connections"],
+        max_service_connections=options["max_service_connections"],
+        max_pending_handshakes=options["max_pending_handshakes"],
+        handshake_timeout_s=options["handshake_timeout"],
+        max_stalled_bytes=options["max_stalled_bytes"],
         access_log=options["access_log"],
         log_level=options["log_level"],
         log_format=options["log_format"],

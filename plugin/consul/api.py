@@ -83,6 +83,7 @@ class ServiceDefaults(_Answer, frozen=True):
     partition: str = "default"
     protocol: str = ""
     destination: Destination | None = None
+    max_inbound_connections: int = 0
     meta: dict[str, str] | None = None
 
 
