@@ -6,7 +6,11 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import time
 
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL
 
 from plugin.dev.external import ExternalService
@@ -131,32 +135,26 @@ def hello(stand_context: ssl.SSLContext, server_name: str) -> bytes:
     return outgoing.read()
 
 
-async def ended_within(stand: Stand, said: bytes, *, then_each_s: bytes = b"") -> str:
+async def ended_within(stand: Stand, said: bytes, *, then_bit_by_bit: bytes = b"") -> str:
     """What becomes of a client that says only this: ``ended`` within a while, or ``stays``."""
     reader, writer = await asyncio.open_connection(stand.gateway.address, stand.gateway.port)
     writer.write(said)
+    drops = iter(then_bit_by_bit)
+    until_s = time.monotonic() + _PATIENCE_S * SCALE
     try:
-        async with asyncio.timeout(_PATIENCE_S * SCALE):
-            dripping = asyncio.ensure_future(_drip(writer, then_each_s)) if then_each_s else None  # noqa: TID251
-            try:
-                while await reader.read(65_536):
-                    pass
-            finally:
-                if dripping is not None:
-                    dripping.cancel()
+        while time.monotonic() < until_s:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    while await reader.read(65_536):
+                        pass
+                return "ended"
+            if (drop := next(drops, None)) is not None:
+                writer.write(bytes([drop]))
     except ConnectionError:
         return "ended"
-    except TimeoutError:
-        return "stays"
     finally:
         writer.transport.abort()
-    return "ended"
-
-
-async def _drip(writer: asyncio.StreamWriter, data: bytes) -> None:
-    for number in range(len(data)):
-        writer.write(data[number : number + 1])
-        await asyncio.sleep(0.5)
+    return "stays"
 
 
 @conformance(
@@ -170,7 +168,7 @@ async def test_unfinished_handshakes(stand: Stand) -> Observation:
     await stand.offer()
     whole = hello((await stand.client()).context(), await stand.server_name("db"))
     silent, slow, half = await asyncio.gather(
-        ended_within(stand, b""), ended_within(stand, b"", then_each_s=whole), ended_within(stand, whole)
+        ended_within(stand, b""), ended_within(stand, b"", then_bit_by_bit=whole), ended_within(stand, whole)
     )
     return {"silent": silent, "a byte at a time": slow, "after its hello": half}
 
@@ -240,12 +238,12 @@ async def test_renegotiation(stand: Stand) -> Observation:
     pair = client.leaf
 
     def ask() -> bool:
-        from OpenSSL import crypto
-
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.set_max_proto_version(SSL.TLS1_2_VERSION)
-        context.use_certificate(crypto.load_certificate(crypto.FILETYPE_PEM, pair.certificate_pem.encode()))
-        context.use_privatekey(crypto.load_privatekey(crypto.FILETYPE_PEM, pair.private_key_pem.encode()))
+        key = load_pem_private_key(pair.private_key_pem.encode(), None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        context.use_certificate(x509.load_pem_x509_certificate(pair.certificate_pem.encode()))
+        context.use_privatekey(key)
         with socket.create_connection((stand.gateway.address, stand.gateway.port), 20) as raw:
             raw.setblocking(True)
             session = SSL.Connection(context, raw)
