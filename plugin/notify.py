@@ -17,6 +17,8 @@ class ServiceManager:
         path = environment.get("NOTIFY_SOCKET", "")
         # An abstract socket is written with "@" for its first zero byte.
         self._address = "\0" + path[1:] if path.startswith("@") else path
+        # Opened once: the watchdog must be fed also when this process may open nothing more.
+        self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) if path else None
         self.watchdog_interval_s = _watchdog_interval_s(environment)
         """Seconds between two :meth:`alive` messages; 0 when no watchdog is set."""
 
@@ -39,11 +41,9 @@ class ServiceManager:
         self._send("WATCHDOG=1")
 
     def _send(self, message: str) -> None:
-        if not self._address:
-            return
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-            sender.setblocking(False)
-            sender.sendto(message.encode(), self._address)
+        if self._sender is not None:
+            with contextlib.suppress(OSError):
+                self._sender.sendto(message.encode(), self._address)
 
 
 def _watchdog_interval_s(environment: Mapping[str, str]) -> float:

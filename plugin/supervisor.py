@@ -7,8 +7,10 @@ ends the control process but not the workers: they serve on, and the next contro
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
+import resource
 import signal
 from collections.abc import Mapping
 
@@ -54,7 +56,15 @@ def run_gateway(settings: GatewaySettings) -> int:
     """Run until a signal; returns the exit code. :raises GatewayError: when it cannot be started."""
     if settings.user:
         privileges.become(settings.user)
+    _open_as_many_files_as_allowed()
     return asyncio.run(_run(settings))
+
+
+def _open_as_many_files_as_allowed() -> None:
+    """The usual 1024 is for programs that call select(2); each connection takes two. Workers inherit it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _run(settings: GatewaySettings) -> int:

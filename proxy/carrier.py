@@ -151,8 +151,15 @@ class Carrier:
         """The supervisor of one connection: a bug in its handling ends that connection and is reported."""
         self._steps = None
         if error is not None:
-            logger.error("connection %d failed inside the gateway", self.life.number, exc_info=error)
-            self._closed(CloseReason.INTERNAL, f"{type(error).__name__}: {error}")
+            detail = f"{type(error).__name__}: {error}"
+            if self._relay is not None:
+                self._relay.close(CloseReason.INTERNAL, detail)
+            else:
+                self._report(error)
+            self._closed(CloseReason.INTERNAL, detail)
+
+    def _report(self, error: BaseException | bool) -> None:
+        logger.error("connection %d failed inside the gateway", self.life.number, exc_info=error)
 
     async def _authenticate(self, steps: Steps) -> Permit:
         plane, number = self._plane, self.life.number
@@ -262,6 +269,8 @@ class Carrier:
     def _relayed(self, reason: CloseReason, detail: str) -> None:
         if self._endpoints is not None and self.life.endpoint is not None:
             self._endpoints.closed(self.life.endpoint)
+        if reason is CloseReason.INTERNAL:
+            self._report(True)  # the supervisor is handling it
         self._closed(reason, detail)
 
     def _refuse(self, reason: CloseReason, detail: str) -> None:

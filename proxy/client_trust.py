@@ -39,7 +39,8 @@ class ClientTrust:
         for root in roots_pem:
             trust(self._store, certificates_from_pem(root))
         lib.X509_STORE_set_purpose(self._store._store, lib.X509_PURPOSE_SSL_CLIENT)
-        self._good_until_s: dict[bytes, float] = {}
+        self._good_s: dict[bytes, tuple[float, float]] = {}
+        """From when until when, Unix time: a clock may also be set back."""
 
     def verdict(self, leaf: Any, leaf_der: bytes, attempt: Any) -> int:
         """Do the roots vouch for ``leaf``?
@@ -50,15 +51,16 @@ class ClientTrust:
             presented.
         :returns: ``GOOD``, or OpenSSL's ``X509_V_ERR_...``.
         """
-        until_s = self._good_until_s.get(leaf_der)
-        if until_s is not None and time.time() < until_s:
+        good_s = self._good_s.get(leaf_der)
+        if good_s is not None and good_s[0] <= time.time() < good_s[1]:
             return GOOD
         try:
             error, chain = self._verify(leaf, attempt)
             if error == GOOD:
                 error = _weakness(chain)
             if error == GOOD:
-                self._remember(leaf_der, min(one.not_valid_after_utc.timestamp() for one in chain))
+                begins_s = max(one.not_valid_before_utc.timestamp() for one in chain)
+                self._remember(leaf_der, begins_s, min(one.not_valid_after_utc.timestamp() for one in chain))
         except (ValueError, UnsupportedAlgorithm):
             # OpenSSL reads certificates that cannot be looked into here: how strong they are is not known.
             return _UNSPECIFIED
@@ -76,10 +78,10 @@ class ClientTrust:
         finally:
             lib.ERR_clear_error()
 
-    def _remember(self, leaf_der: bytes, until_s: float) -> None:
-        if len(self._good_until_s) >= _REMEMBERED:
-            del self._good_until_s[next(iter(self._good_until_s))]
-        self._good_until_s[leaf_der] = until_s
+    def _remember(self, leaf_der: bytes, begins_s: float, until_s: float) -> None:
+        if len(self._good_s) >= _REMEMBERED:
+            del self._good_s[next(iter(self._good_s))]
+        self._good_s[leaf_der] = begins_s, until_s
 
 
 def _certificates(chain: Any) -> list[x509.Certificate]:

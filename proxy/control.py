@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import socket
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 _READ_SIZE = 1024 * 1024
 _MOST_UNSENT = 64 * 1024 * 1024
 """Bytes. A control process that reads nothing for that long is hung; reports to it are dropped."""
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_PAUSE_S = 0.2
 _MOST_DESCRIPTORS = 253
 """``SCM_MAX_FD`` of the kernel: as many as one message may carry."""
 _PEER_CREDENTIALS = struct.Struct("3i")
@@ -142,9 +145,15 @@ class HandoverDoor:
         self._socket.bind(str(path))
         path.chmod(0o600)
         self._socket.listen(4)
-        loop.add_reader(self._socket.fileno(), self._on_knock)
+        self._pause: asyncio.TimerHandle | None = None
+        self._watch()
+
+    def _watch(self) -> None:
+        self._loop.add_reader(self._socket.fileno(), self._on_knock)
 
     def close(self) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
         with contextlib.suppress(OSError):
@@ -153,7 +162,11 @@ class HandoverDoor:
     def _on_knock(self) -> None:
         try:
             visitor, _ = self._socket.accept()
-        except OSError:
+        except OSError as error:
+            if error.errno in _EXHAUSTED:
+                # The visitor waits. To try at once would spin until a descriptor is free.
+                self._loop.remove_reader(self._socket.fileno())
+                self._pause = self._loop.call_later(_PAUSE_S, self._watch)
             return
         if not self._wanted() or not _same_user(visitor):
             visitor.close()

@@ -9,6 +9,8 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from proxy.logs import emit
+
 logger = logging.getLogger(__name__)
 
 _ACCEPTS_PER_WAKE = 32
@@ -33,6 +35,8 @@ class Listener:
         self._admit = admit
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self._pauses = False
+        """Nothing could be accepted since; told once, tried again and again."""
         listening.setblocking(False)
         # Accepted sockets inherit it.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -76,12 +80,17 @@ class Listener:
                     return False
                 continue  # the client gave up while it was queued
             client.setblocking(False)
+            if self._pauses:
+                emit(logger, logging.INFO, "accept.resumed", f"accepting on {self.address} again")
+                self._pauses = False
             self._admit(client, printed(address))
             return True
 
     def _pause(self, error: OSError) -> None:
-        if self._timer is None:
-            logger.warning("accepting pauses for %g s: %s; raise the limit of open files", _PAUSE_S, error.strerror)
+        if not self._pauses:
+            self._pauses = True
+            message = f"accepting on {self.address} pauses: {error.strerror}; raise the limit of open files"
+            emit(logger, logging.WARNING, "accept.paused", message)
         self._loop.remove_reader(self.socket.fileno())
         if not self._closed:
             self._timer = self._loop.call_later(_PAUSE_S, self.start)

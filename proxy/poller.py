@@ -94,8 +94,16 @@ class Poller(selectors.EpollSelector):
             self._tell(descriptor, interest)
 
     def supervise(self, descriptor: int, broken: Callable[[Exception], None]) -> None:
-        """Call ``broken`` when a callback of this descriptor raises: a bug, which ends what it belongs to."""
+        """Call ``broken`` when a callback of this descriptor raises: a bug, which ends what it belongs to, and is
+        reported by it."""
         self._interest(descriptor).broken = broken
+
+    def run(self, descriptor: int, callback: Callback) -> None:
+        """Call ``callback`` now, supervised as if ``descriptor`` had been reported."""
+        try:
+            callback()
+        except Exception as error:  # noqa: BLE001 - the supervisor of all callbacks
+            self._failed(self._interest(descriptor), error)
 
     def ignore_readable(self, descriptor: int) -> None:
         """Cheap: the kernel is told when it next reports the descriptor readable."""
@@ -142,14 +150,18 @@ class Poller(selectors.EpollSelector):
         try:
             called = self._call(interest, events)
         except Exception as error:  # noqa: BLE001 - the supervisor of all callbacks
-            # A bug of the callback: it must neither stop the others nor be repeated for ever.
-            interest.reader = interest.writer = None
-            self._loop.call_exception_handler({"message": "a readiness callback failed", "exception": error})
-            if interest.broken is not None:
-                interest.broken(error)
+            self._failed(interest, error)
             called = False
         if not called and self._interests.get(descriptor) is interest:
             self._tell(descriptor, interest)
+
+    def _failed(self, interest: _Interest, error: Exception) -> None:
+        """A bug of the callback, or no memory: it must neither stop the others nor be repeated for ever."""
+        interest.reader = interest.writer = None
+        if interest.broken is not None:
+            interest.broken(error)
+        else:
+            self._loop.call_exception_handler({"message": "a readiness callback failed", "exception": error})
 
     def _call(self, interest: _Interest, events: int) -> bool:
         """Call who wants these events; false when something was reported that nobody wants."""

@@ -56,7 +56,7 @@ class _Direction:
 
     def read_now(self) -> None:
         if not (self.relay.closed or self.stalled or self.ended):
-            self.on_readable()
+            self.relay.poller.run(self.source.fd, self.on_readable)
 
     def silence(self) -> None:
         """Be called no more."""

@@ -25,6 +25,7 @@ from plugin.errors import ConsulForbidden, ConsulRejected, ConsulUnavailable, Ga
 from plugin.observe.leaves import KnownLeaf, convert
 from plugin.observe.store import FactStore, Slot
 from proxy.identity import parse_spiffe_id
+from proxy.logs import emit
 from proxy.model import Leaf, ServiceName
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,8 @@ BLOCKING_READS = 4
 """At a time; each may hold its connection for ``BLOCKING_WAIT_S``."""
 BLOCKING_WAIT_S = 35.0
 """Longer than the 30 s over which an agent spreads renewals after the signing key changed."""
+CLOCK_INTERVAL_S = 2.0
+CLOCK_TOLERANCE_S = 5.0
 DATACENTER_PATIENCE_S = 0.5
 """Other answers usually tell the datacenter within this time, and spare the servers a signature."""
 
@@ -58,6 +61,21 @@ class LeafKeeper:
         self._roots = roots
         for kept in self._kept.values():
             if kept.known is not None and not kept.known.signed_by_active(roots):
+                kept.kick.set()
+
+    async def watch_clock(self) -> None:
+        """For ever. Pauses are measured by a clock that is never set and, on Linux, stands still while the machine
+        sleeps; leaves expire by the other one. When the two drift apart, every leaf is asked for."""
+        apart_s = time.time() - time.monotonic()
+        while True:
+            await asyncio.sleep(CLOCK_INTERVAL_S)
+            jumped_s = time.time() - time.monotonic() - apart_s
+            if abs(jumped_s) < CLOCK_TOLERANCE_S:
+                continue
+            apart_s += jumped_s
+            message = f"the clock has jumped by {jumped_s:+.0f} s; every leaf is asked for"
+            emit(logger, logging.WARNING, "clock.jumped", message, seconds=round(jumped_s))
+            for kept in self._kept.values():
                 kept.kick.set()
 
     def ask_afresh(self) -> None:

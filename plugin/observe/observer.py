@@ -90,6 +90,7 @@ class Observer:
             group.create_task(self._sidecars.run(), name="sidecars")
             group.create_task(self._default_action.run(), name="default intention action")
             group.create_task(self._leaves.learn_datacenter(self._gateway), name="datacenter")
+            group.create_task(self._leaves.watch_clock(), name="clock")
             group.create_task(self._rights.run(), name="rights of the token")
 
     async def _after_entry(self, part: Callable[[], Awaitable[None]]) -> None:

@@ -233,12 +233,19 @@ class Workers:
         return worker
 
     async def _spawn(self, slot: _Slot) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError as error:
+            raise StartError(f"cannot start a worker: {error.strerror}; raise the limit of open files") from error
         with theirs:
             inherited = [listener.fileno() for listener in slot.all_sockets]
             if self._access_log_fd >= 0:
                 inherited.append(self._access_log_fd)
-            child = process.start(self.settings.command, theirs.fileno(), inherited)
+            try:
+                child = process.start(self.settings.command, theirs.fileno(), inherited)
+            except StartError:
+                ours.close()
+                raise
         worker = slot.worker = Worker(
             slot.index,
             child.pid,
@@ -385,7 +392,7 @@ class Workers:
             if slot.worker is worker:
                 slot.worker = None
                 slot.last_exit = how
-                self._restart(slot, time.time() - worker.started_at_s)
+                self._restart(slot, time.monotonic() - worker.begun_s)
         self._on_progress()
 
     def _restart(self, slot: _Slot, lived_s: float) -> None:

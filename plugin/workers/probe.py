@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 
 from plugin.addresses import HostPort
+
+_OURS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+"""What keeps this process from asking says nothing about the workers."""
 
 
 async def silence(address: HostPort, timeout_s: float) -> str:
@@ -26,6 +30,8 @@ async def silence(address: HostPort, timeout_s: float) -> str:
     except ConnectionResetError:
         return ""
     except OSError as error:
+        if error.errno in _OURS:
+            return ""
         return f"{address} does not accept connections: {error.strerror or error}"
     finally:
         if writer is not None:

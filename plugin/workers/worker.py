@@ -86,6 +86,7 @@ class Worker:
         self.adopted = child is None
         self.draining = False
         self.started_at_s = time.time()
+        self.begun_s = time.monotonic()
         self.version = 0
         """Of its protocol; 0 until it has said hello."""
         self.sent = 0

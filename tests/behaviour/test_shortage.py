@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,21 +11,8 @@ from proxy.ejection import FAILURES
 from proxy.model import DialCount
 from tests.support.eventually import eventually
 from tests.support.mesh import HandMadeMesh, allow, connected, sni
+from tests.support.process_limits import descriptors_left
 from tests.support.worker import WorkerProcess, running_worker
-
-
-@contextmanager
-def descriptors_left(pid: int, count: int) -> Iterator[None]:
-    """The process ``pid`` may open ``count`` descriptors more."""
-    used = {int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()}
-    free = (number for number in itertools.count() if number not in used)
-    limit = next(itertools.islice(free, count, None))
-    former = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, former[1]))
-    try:
-        yield
-    finally:
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, former)
 
 
 def refused(worker: WorkerProcess) -> list[dict[str, Any]]:

@@ -191,7 +191,7 @@ def test_the_memory_is_bounded(mesh: HandMadeMesh, stand: Stand, monkeypatch: py
 def test_a_failing_verification_refuses(mesh: HandMadeMesh, stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     reported: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: reported.append(unraisable.exc_type))
-    monkeypatch.setattr(stand.trust, "_good_until_s", None)
+    monkeypatch.setattr(stand.trust, "_good_s", None)
     with pytest.raises(PeerError):
         stand.connect(mesh.leaf("web"))
     assert reported == [AttributeError]

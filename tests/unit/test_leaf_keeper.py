@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -217,3 +218,21 @@ async def test_many_leaves_are_asked_for_a_few_at_a_time(fake: FakeConsul) -> No
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_every_leaf_is_asked_for_when_the_clock_jumps(fake: FakeConsul, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leaf_keeper, "CLOCK_INTERVAL_S", 0.01)
+    Issuer(fake)
+    async with keeping(fake) as (store, keeper, _), asyncio.TaskGroup() as group:
+        await eventually(lambda: serial(store) == "1")
+        watching = group.create_task(keeper.watch_clock())
+        await asyncio.sleep(0.1)
+        assert len(fake.asked(PATH)) == 1
+        shift_s = 0.0
+        now = time.time
+        monkeypatch.setattr(time, "time", lambda: now() + shift_s)
+        shift_s = 3600.0
+        await eventually(lambda: len(fake.asked(PATH)) == 2)
+        shift_s = -3600.0
+        await eventually(lambda: len(fake.asked(PATH)) == 3)
+        watching.cancel()

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from plugin.notify import ServiceManager
+from tests.support.process_limits import descriptors_left
 
 
 def test_messages_reach_the_socket(tmp_path: Path) -> None:
@@ -53,3 +54,13 @@ def test_the_watchdog_is_fed_twice_in_its_time() -> None:
     assert ServiceManager({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}).watchdog_interval_s == 0.0
     assert ServiceManager({"WATCHDOG_USEC": "soon"}).watchdog_interval_s == 0.0
     assert ServiceManager({}).watchdog_interval_s == 0.0
+
+
+def test_the_watchdog_is_fed_also_when_no_file_can_be_opened(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.settimeout(10)
+        manager.bind(str(tmp_path / "notify"))
+        ours = ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        with descriptors_left(os.getpid(), 0):
+            ours.alive()
+        assert manager.recv(100) == b"WATCHDOG=1"

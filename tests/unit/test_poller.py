@@ -118,4 +118,31 @@ async def test_a_bug_in_one_callback_ends_what_it_belongs_to_and_nothing_else(po
     poller.on_readable(pair[1].fileno(), lambda: calls.append(len(pair[1].recv(9))))
     await eventually(lambda: broken and calls)
     assert broken == [bug]
-    assert reported == [bug]
+    assert reported == [], "whoever supervises it reports it"
+
+
+@in_its_loop
+async def test_a_bug_in_a_callback_that_nobody_supervises_is_reported(poller: Poller, pair: Pair) -> None:
+    reported: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["exception"]))
+    bug = ZeroDivisionError("a bug")
+
+    def fail() -> None:
+        raise bug
+
+    poller.on_readable(pair[0].fileno(), fail)
+    pair[1].send(b"x")
+    await eventually(lambda: reported == [bug])
+
+
+@in_its_loop
+async def test_what_is_run_at_once_is_supervised_too(poller: Poller, pair: Pair) -> None:
+    broken: list[Exception] = []
+    poller.supervise(pair[0].fileno(), broken.append)
+    bug = MemoryError()
+
+    def fail() -> None:
+        raise bug
+
+    poller.run(pair[0].fileno(), fail)
+    assert broken == [bug]

@@ -1,0 +1,32 @@
+"""What the kernel grants a running process, and what it has used."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def descriptors_left(pid: int, count: int) -> Iterator[None]:
+    """The process ``pid`` may open ``count`` descriptors more."""
+    listed = list(Path(f"/proc/{pid}/fd").iterdir())
+    # Of this process itself, the list had one more: its own.
+    used = {int(entry.name) for entry in listed if entry.is_symlink()}
+    free = (number for number in itertools.count() if number not in used)
+    limit = next(itertools.islice(free, count, None))
+    former = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, former[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, former)
+
+
+def cpu_s(pid: int) -> float:
+    """Processor time of all threads of ``pid`` so far (proc(5))."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
