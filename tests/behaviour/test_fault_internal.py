@@ -27,7 +27,7 @@ CONNECTIONS = 5
 @asynccontextmanager
 async def serving(poller: Poller, mesh: HandMadeMesh) -> AsyncIterator[tuple[DataPlane, int]]:
     """A data plane in this process, and its port."""
-    plane = DataPlane(poller, worker=0, limits=Limits(), access_log=AccessLog(-1))
+    plane = DataPlane(poller, worker=0, limits=Limits(), access_log=AccessLog(-1), descriptors=1_024)
     listening = socket.create_server(("127.0.0.1", 0))
     port: int = listening.getsockname()[1]
     listener = Listener(poller.loop, listening, f"127.0.0.1:{port}", plane.admit)
@@ -124,7 +124,7 @@ def test_in_the_handshake(
                 async with connected(port, context, sni("db")) as third:
                     assert await third.exchange(b"three") == b"three"
             assert ended_inside(plane) == 1
-            assert plane.pending_handshakes == 0
+            assert plane.counters().pending_handshakes == 0
         said = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
         assert said == ["connection 2 failed inside the gateway"]
 
