@@ -86,16 +86,30 @@ class StateKeeper:
         return self.restored.saved_at_s if self.restored is not None and not self._confirmed else 0.0
 
     async def run(self) -> None:
-        """Save for ever."""
-        while self._directory is not None:
-            await asyncio.sleep(INTERVAL_S)
-            due = time.monotonic() - self._saved_at_s >= self._refresh_s
-            if self._worth_saving() and (due or self._store.revision != self._saved_revision):
-                await self.save()
+        """Save until cancelled, and a last time then: what was denied a moment ago must stay so."""
+        try:
+            while True:
+                await asyncio.sleep(INTERVAL_S)
+                if self._is_due(time.monotonic() - self._saved_at_s >= self._refresh_s):
+                    await self.save()
+        finally:
+            if self._is_due(False):
+                revision, state = self._snapshot()
+                self._saved(revision, self._try_to_write(state))
 
     async def save(self) -> None:
-        assert self._directory is not None
-        revision = self._store.revision
+        revision, state = self._snapshot()
+        self._saved_at_s = time.monotonic()
+        self._saved(revision, await asyncio.to_thread(self._try_to_write, state))
+
+    def _is_due(self, old: bool) -> bool:
+        if self._directory is None or not self._worth_saving():
+            return False
+        mesh = self._store.mesh_facts()
+        whole = self._store.entry.fact.known and mesh.roots.known and bool(mesh.datacenter)
+        return whole and (old or self._store.revision != self._saved_revision)
+
+    def _snapshot(self) -> tuple[int, SavedState]:
         state = gather(
             self._store,
             self._owner,
@@ -104,19 +118,29 @@ class StateKeeper:
             boot_id=_boot_id(),
             saved_at_boottime_s=time.clock_gettime(time.CLOCK_BOOTTIME),
         )
-        self._saved_at_s = time.monotonic()
+        return self._store.revision, state
+
+    def _try_to_write(self, state: SavedState) -> str:
+        """The problem, or an empty text. Blocks for as long as the disk takes."""
+        assert self._directory is not None
         try:
-            await asyncio.to_thread(_write, self._directory, file.path_of(self._directory, self._owner), state)
+            file.check_directory(self._directory)
+            file.write(file.path_of(self._directory, self._owner), form.encode(state))
         except SavedStateRefused as refused:
-            self._report(str(refused), "state.not_saved")
+            return str(refused)
         except OSError as error:
             what = f"the state cannot be saved in {self._directory}: {error.strerror}"
-            self._report(f"{what}; make room, or let this user write there. Serving goes on", "state.not_saved")
-        else:
-            self._saved_revision = revision
-            if self.problem:
-                emit(logger, logging.INFO, "state.saved", f"the state is saved in {self._directory} again")
-            self.problem = ""
+            return f"{what}; make room, or let this user write there. Serving goes on"
+        return ""
+
+    def _saved(self, revision: int, problem: str) -> None:
+        if problem:
+            self._report(problem, "state.not_saved")
+            return
+        self._saved_revision = revision
+        if self.problem:
+            emit(logger, logging.INFO, "state.saved", f"the state is saved in {self._directory} again")
+        self.problem = ""
 
     def _read(self, path: Path) -> SavedState | None:
         try:
@@ -143,11 +167,6 @@ class StateKeeper:
         if problem != self.problem:
             emit(logger, logging.ERROR, event, problem)
         self.problem = problem
-
-
-def _write(directory: Path, path: Path, state: SavedState) -> None:
-    file.check_directory(directory)
-    file.write(path, form.encode(state))
 
 
 def _seconds_since(state: SavedState) -> float:

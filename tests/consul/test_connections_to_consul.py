@@ -15,7 +15,7 @@ from plugin.dev.pki import Authority
 from plugin.errors import StartError
 from plugin.tasks import spawn
 from tests.support.eventually import eventually
-from tests.support.linking import Links, dial, let_in, serves, service_status
+from tests.support.linking import Links, dial, kept_out, let_in, serves, service_status
 from tests.support.mesh_client import MeshClient
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -128,6 +128,35 @@ async def test_https_without_the_client_certificate_that_is_asked_for(
     environment = dict(https(secured_agent, authority, work_dir))
     del environment["CONSUL_CLIENT_CERT"], environment["CONSUL_CLIENT_KEY"]
     await never_registers(secured_agent, work_dir, "to-consul-anonymous", environment, "certificate")
+
+
+async def test_certificates_of_the_agent_that_turn_bad_count_as_an_agent_that_is_away(
+    backend: ExternalService, authority: Authority, work_dir: Path
+) -> None:
+    name, service = "to-consul-turned", "to-consul-turned-echo"
+    ended, other = authority.expired("127.0.0.1"), Authority("Another CA").server("127.0.0.1")
+    good = authority.server("127.0.0.1")
+    certificate, key = good.write(work_dir, "agent")
+    tls = AgentTLS(ca_file=authority.write(work_dir, "ca"), certificate_file=certificate, key_file=key)
+    async with ConsulAgent(work_dir / "consul", tls=tls, persistent=True) as agent:
+        environment = https(agent, authority, work_dir)
+        async with Gateway(agent, work_dir, name, environment=environment) as gateway:
+            await Links(agent, name).add(service, backend.port)
+            await serves(gateway, service)
+            client = await MeshClient.of(agent, "to-consul-client")
+            for bad in (ended, other):
+                bad.write(work_dir, "agent")
+                await agent.restart()
+
+                async def distrusted() -> bool:
+                    return "certificate" in (await gateway.status())["consul_away"].lower()
+
+                await eventually(distrusted, what="the agent is not trusted")
+                await let_in(client, gateway, service)
+            good.write(work_dir, "agent")
+            await agent.restart()
+            await agent.write_intention("to-consul-client", service, "deny")
+            await kept_out(client, gateway, service)
 
 
 def https(agent: ConsulAgent, authority: Authority, folder: Path) -> dict[str, str]:

@@ -12,6 +12,7 @@ import pytest_asyncio
 from plugin.dev.consul_agent import ConsulAgent
 from plugin.dev.external import ExternalService, echo
 from plugin.dev.gateway import Gateway
+from plugin.saved_state import form
 from tests.support.eventually import SCALE, eventually
 from tests.support.linking import Links, dial, kept_out, let_in, sample, serves
 from tests.support.mesh_client import MeshClient, Refused
@@ -38,14 +39,17 @@ async def reaches(client: MeshClient, gateway: Gateway, service: str) -> bool:
         return False
 
 
-def saved_files(folder: Path) -> list[Path]:
-    return list(folder.glob("*.state"))
+async def is_saved(folder: Path, *services: str) -> None:
+    """Wait until everything about ``services`` is in the file."""
 
+    def complete() -> bool:
+        for found in folder.glob("*.state"):
+            saved = {one.name.name: one for one in form.decode(found.read_bytes()).services}
+            if all(name in saved and saved[name].leaf and saved[name].intentions for name in services):
+                return True
+        return False
 
-async def is_saved(gateway: Gateway, folder: Path, after: float = 0.0) -> None:
-    await eventually(
-        lambda: any(found.stat().st_mtime > after for found in saved_files(folder)), what=f"{gateway.name} saves"
-    )
+    await eventually(complete, what="the state is saved")
 
 
 async def test_it_starts_and_serves_while_consul_is_away(backend: ExternalService, work_dir: Path) -> None:
@@ -59,7 +63,7 @@ async def test_it_starts_and_serves_while_consul_is_away(backend: ExternalServic
         gateway = Gateway(agent, work_dir, GATEWAY, arguments=[f"--state-dir={folder}"])
         async with gateway:
             await serves(gateway, KEPT, UNLINKED)
-            await is_saved(gateway, folder)
+            await is_saved(folder, KEPT, UNLINKED)
         await links.remove(UNLINKED)
         await agent.kill()
         began_s = time.monotonic()
@@ -100,7 +104,7 @@ async def test_another_consul_does_not_get_the_state_of_the_former(backend: Exte
         async with gateway:
             await serves(gateway, KEPT)
             await let_in(client, gateway, KEPT)
-            await is_saved(gateway, folder, after=time.time())
+            await is_saved(folder, KEPT)
         await agent.restart()
         async with gateway:
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp.resolver
 import pytest
 from aiohttp import web
 
@@ -17,6 +18,7 @@ from plugin.consul.client import ConsulClient
 from plugin.errors import ConsulReplaced, ConsulUnavailable
 from plugin.observe.observer import Observer
 from plugin.observe.store import FactStore
+from plugin.settings import ConsulSettings
 from proxy.model import Action, ServiceName
 from tests.support.eventually import SCALE, eventually
 from tests.support.fake_consul import Answer, FakeConsul, body, silent, status, torn
@@ -131,6 +133,42 @@ async def test_servers_that_are_still_reading_their_log_are_not_back(fake: FakeC
     await eventually(lambda: watcher.client.presence.problem is not None, what="it counts as away")
     await eventually(lambda: watcher.client.presence.problem is None, what="it is back")
     assert all("consistent" in request.query for request in fake.asked(endpoints.SERVER_ROOTS))
+
+
+async def test_a_name_of_the_agent_that_cannot_be_resolved_is_an_agent_that_is_away(
+    fake: FakeConsul, watcher: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its addresses are asked for with each new connection."""
+
+    async def unresolved(*_: Any, **__: Any) -> Any:
+        raise OSError(None, "Temporary failure in name resolution")
+
+    async with ConsulClient(ConsulSettings(address=fake.address.replace("127.0.0.1", "localhost"))) as client:
+        client.presence.watch("tgw", returned=lambda: None, replaced=lambda: None)
+        with monkeypatch.context() as patched:
+            patched.setattr(aiohttp.resolver.DefaultResolver, "resolve", unresolved)
+            with pytest.raises(ConsulUnavailable, match="name resolution"):
+                await client.blocking_get(LIST)
+            await eventually(lambda: client.presence.problem is not None)
+        await eventually(lambda: client.presence.problem is None)
+        assert (await client.blocking_get(LIST)).status == 200
+    assert watcher.known()
+
+
+async def test_a_restored_state_of_another_datacenter_is_not_touched_by_this_one(fake: FakeConsul) -> None:
+    fake.values[endpoints.leaf("tgw")] = {"ServiceURI": "spiffe://td.consul/ns/default/dc/dc1/svc/tgw"}
+    for datacenter, believed in (("dc1", True), ("dc2", False)):
+        del fake.requests[:]
+        async with ConsulClient(fake.settings) as client:
+            client.presence.watch("none", returned=lambda: None, replaced=lambda: None)
+            fake.values[endpoints.leaf("none")] = fake.values[endpoints.leaf("tgw")]
+            client.presence.expect_restored("td.consul", datacenter)
+            if believed:
+                assert (await client.blocking_get(LIST)).status == 200
+            else:
+                with pytest.raises(ConsulReplaced, match="datacenter dc1, not dc2"):
+                    await client.blocking_get(LIST)
+                assert fake.asked(LIST) == []
 
 
 async def test_a_consul_without_our_data_changes_nothing(fake: FakeConsul, watcher: Watcher) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import time
@@ -32,6 +33,7 @@ from plugin.saved_state import file, form, keeper
 from plugin.saved_state.form import Owner, SavedState
 from plugin.saved_state.keeper import StateKeeper
 from proxy.model import Action, Leaf, ServiceName
+from tests.support.eventually import eventually
 
 DB, WEB = ServiceName("db"), ServiceName("web")
 OWNER = Owner(service="tgw", service_id="tgw-1")
@@ -78,6 +80,11 @@ async def restored(saved: Path, owner: Owner = OWNER) -> tuple[StateKeeper, Fact
 
 def content(path: Path) -> bytes:
     return path.read_bytes()
+
+
+def identity_of(path: Path) -> int:
+    """Another number whenever the file was replaced."""
+    return path.stat().st_mtime_ns
 
 
 def mode_of(path: Path) -> int:
@@ -291,15 +298,46 @@ def test_gateways_share_a_directory(tmp_path: Path) -> None:
     assert len({file.path_of(tmp_path, owner) for owner in owners}) == len(owners)
 
 
-async def test_only_what_changed_is_written_again(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "INTERVAL_S", 0.02)
+
+
+async def test_only_what_changed_is_written_again(saved: Path, quick: None) -> None:
     store = filled()
     found = keeping(saved.parent, store)
-    await found.save()
-    assert found._saved_revision == store.revision
+    running = asyncio.get_running_loop().create_task(found.run())
+    await eventually(lambda: found._saved_revision == store.revision)
+    first = identity_of(saved)
     store.intentions(DB).learned(store.service_facts(DB).intentions.value)
-    assert found._saved_revision == store.revision
+    await asyncio.wait([running], timeout=0.3)
+    assert identity_of(saved) == first
     store.intentions(DB).learned(())
-    assert found._saved_revision != store.revision
+    await eventually(lambda: identity_of(saved) != first)
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def test_what_changed_last_is_saved_at_the_end(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "INTERVAL_S", 3600.0)
+    store = filled()
+    running = asyncio.get_running_loop().create_task(keeping(saved.parent, store).run())
+    await asyncio.sleep(0)
+    store.intentions(DB).learned(())
+    running.cancel()
+    await asyncio.wait([running])
+    assert (await restored(saved))[1].service_facts(DB).intentions.value == ()
+
+
+async def test_a_state_without_links_replaces_no_other(saved: Path, quick: None) -> None:
+    before = content(saved)
+    store = filled()
+    store.forget()
+    running = asyncio.get_running_loop().create_task(keeping(saved.parent, store).run())
+    await asyncio.wait([running], timeout=0.3)
+    running.cancel()
+    await asyncio.wait([running])
+    assert content(saved) == before
 
 
 def test_nothing_shows_a_key() -> None:
