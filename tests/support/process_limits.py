@@ -26,6 +26,15 @@ def descriptors_left(pid: int, count: int) -> Iterator[None]:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, former)
 
 
+def runnable_s(pid: int) -> float:
+    """How long the first thread of ``pid`` has run or waited for a processor so far (proc(5), ``schedstat``).
+
+    What spins is always one or the other, however busy the machine is.
+    """
+    running_ns, waiting_ns, _ = map(int, Path(f"/proc/{pid}/schedstat").read_text().split())
+    return (running_ns + waiting_ns) / 1e9
+
+
 def cpu_s(pid: int) -> float:
     """Processor time of all threads of ``pid`` so far (proc(5))."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
