@@ -140,6 +140,10 @@ class GatewaySettings:
     """Seconds after the last confirmation by Consul from which nobody new is let in; 0: never."""
     state_dir: Path | None = None
     """Where the last good state is kept for a start without Consul; ``None``: nowhere."""
+    worker_user: str = ""
+    """Whom the workers of root become; empty: the user ``nobody``."""
+    allow_debugging: bool = False
+    """Leave memory and core files to processes of the same user."""
     runtime_dir: Path | None = None
     """Where hand-over sockets live; ``None``: chosen by the environment."""
 

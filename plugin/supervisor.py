@@ -39,6 +39,7 @@ from plugin.settings import GatewaySettings
 from plugin.stopping import Farewell, last_words
 from plugin.tasks import spawn
 from plugin.workers.pool import Workers, WorkerSettings, usable_cores
+from plugin.workers.process import worker_command
 from plugin.workers.published import Published
 from plugin.workers.sockets import can_bind
 from proxy.logs import emit
@@ -57,6 +58,7 @@ def run_gateway(settings: GatewaySettings) -> int:
     if settings.user:
         privileges.become(settings.user)
     _open_as_many_files_as_allowed()
+    privileges.guard_memory(debuggable=settings.allow_debugging)
     return asyncio.run(_run(settings))
 
 
@@ -136,6 +138,9 @@ class Supervisor:
                 log_format=settings.log_format,
                 handover_timeout_s=settings.handover_timeout_s,
                 retire_after_s=settings.drain_delay_s,
+                command=worker_command(
+                    privileges.worker_identity(settings.worker_user), debuggable=settings.allow_debugging
+                ),
             ),
             directory,
             published,

@@ -139,6 +139,7 @@ class HandoverDoor:
         self._wanted = wanted
         self._hello = hello
         self._adopted = adopted
+        self._owner = os.geteuid()  # the worker may become another user; the control process does not
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
@@ -168,7 +169,7 @@ class HandoverDoor:
                 self._loop.remove_reader(self._socket.fileno())
                 self._pause = self._loop.call_later(_PAUSE_S, self._watch)
             return
-        if not self._wanted() or not _same_user(visitor):
+        if not self._wanted() or _user_of(visitor) != self._owner:
             visitor.close()
             return
         frame, descriptors = self._hello()
@@ -182,7 +183,7 @@ class HandoverDoor:
         self._adopted(visitor)
 
 
-def _same_user(visitor: socket.socket) -> bool:
+def _user_of(visitor: socket.socket) -> int:
     raw = visitor.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
     _, user, _ = _PEER_CREDENTIALS.unpack(raw)
-    return bool(user == os.geteuid())
+    return int(user)

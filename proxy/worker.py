@@ -17,9 +17,11 @@ from pathlib import Path
 
 from proxy import logs
 from proxy.access_log import AccessLog
+from proxy.confinement import Confinement, ConfinementError, confine
 from proxy.control import ControlLink, HandoverDoor
 from proxy.dataplane import DataPlane
 from proxy.listener import Listener
+from proxy.logs import emit
 from proxy.model import (
     PROTOCOL_VERSION,
     AccessLogTarget,
@@ -45,13 +47,16 @@ logger = logging.getLogger(__name__)
 _REPORT_INTERVAL_S = 1.0
 _LOG_CLOSE_TIMEOUT_S = 2.0
 _STOPPING = "the gateway is stopping, or this worker was replaced, and the time for draining is over"
+_EXIT_NOT_CONFINED = 77
+"""``EX_NOPERM`` of sysexits.h."""
 
 
 class Worker:
     """``run`` returns when the worker has nothing left to do."""
 
-    def __init__(self, poller: Poller, control: socket.socket) -> None:
+    def __init__(self, poller: Poller, control: socket.socket, confinement: Confinement) -> None:
         self._poller = poller
+        self._confinement = confinement
         self._loop = loop = poller.loop
         self._link: ControlLink | None = ControlLink(loop, control, self._on_frame, self._on_lost)
         self._start: Start | None = None
@@ -116,6 +121,9 @@ class Worker:
             return
         self._start = start
         logs.configure(start.log_level, start.log_format)
+        if start.handover_path:
+            self._open_door(Path(start.handover_path))
+        self._confine()
         self._access_log = AccessLog(start.access_log_fd)
         self._plane = plane = DataPlane(
             self._poller,
@@ -127,8 +135,6 @@ class Worker:
         for inherited in start.listeners:
             listening = socket.socket(fileno=inherited.fd)
             self._listeners.append(Listener(self._loop, listening, inherited.address, plane.admit))
-        if start.handover_path:
-            self._open_door(Path(start.handover_path))
         if self._link is not None:
             self._link.send(self._hello()[0])
 
@@ -163,6 +169,16 @@ class Worker:
         self._listeners = kept
         if self._drain_until_s is not None:
             self._stop_listening()
+
+    def _confine(self) -> None:
+        """After the last file was opened, before the first thread and the first client."""
+        try:
+            problem = confine(self._confinement)
+        except ConfinementError as error:
+            emit(logger, logging.ERROR, "worker.not_confined", str(error))
+            raise SystemExit(_EXIT_NOT_CONFINED) from error
+        if problem:
+            emit(logger, logging.WARNING, "worker.files_open", f"files stay readable for this worker: {problem}")
 
     def _redirect(self, target: AccessLogTarget) -> None:
         if self._access_log is None or self._link is None:
@@ -304,12 +320,12 @@ def _ignore() -> None:
     """A signal that is meant for the control process."""
 
 
-def run(control: socket.socket) -> None:
+def run(control: socket.socket, confinement: Confinement) -> None:
     """Be a worker until told to stop. ``control`` is this end of the link."""
     _tune_memory()
     poller = Poller()
     with asyncio.Runner(loop_factory=lambda: poller.loop) as runner:
-        runner.run(Worker(poller, control).run())
+        runner.run(Worker(poller, control, confinement).run())
 
 
 def _tune_memory() -> None:

@@ -152,6 +152,17 @@ from proxy import logs
     help="Become this user (as root), keeping only the right to bind ports below 1024 until they are bound.",
 )
 @click.option(
+    "--worker-user",
+    default="",
+    metavar="NAME",
+    help="Whom the workers become when the gateway runs as root. Default: nobody. They are never root.",
+)
+@click.option(
+    "--allow-debugging",
+    is_flag=True,
+    help="Let debuggers and profilers of the same user in, and core files be written: they show keys and the token.",
+)
+@click.option(
     "--runtime-dir", type=click.Path(path_type=Path), help="Lock and hand-over sockets. Default: chosen by the system."
 )
 def run(**options: Any) -> int:
@@ -210,6 +221,8 @@ def gateway_settings(options: dict[str, Any]) -> GatewaySettings:
         max_state_age_s=options["max_state_age"],
         state_dir=options["state_dir"],
         user=options["user"],
+        worker_user=options["worker_user"],
+        allow_debugging=options["allow_debugging"],
         runtime_dir=options["runtime_dir"],
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,16 +20,28 @@ import proxy
 from plugin.errors import StartError
 
 _POLL_S = 0.25
+_INHERITED = re.compile(
+    r"PATH|LANG|LC_[A-Z]+|TZ|TMPDIR|PYTHON[A-Z]+|LD_[A-Z_]+|GLIBC_TUNABLES|MALLOC_[A-Z_]+|OPENSSL_[A-Z]+|COVERAGE_[A-Z_]+"
+)
+"""Variables that change how an interpreter or a library runs."""
 
 
-def worker_command() -> tuple[str, ...]:
-    """How the interpreter that runs us runs a worker; ``-P`` keeps the working directory off the import path."""
-    return (sys.executable, "-P", "-m", "proxy")
+def worker_command(identity: tuple[int, int] | None = None, *, debuggable: bool = False) -> tuple[str, ...]:
+    """How the interpreter that runs us runs a worker; ``-P`` keeps the working directory off the import path.
+
+    ``identity`` is the user and the group that it becomes before it serves.
+    """
+    command = [sys.executable, "-P", "-m", "proxy"]
+    if identity is not None:
+        command += [f"--user={identity[0]}", f"--group={identity[1]}"]
+    if debuggable:
+        command.append("--debuggable")
+    return tuple(command)
 
 
 def worker_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Ours without anything of Consul's: a worker holds no token."""
-    kept = {name: value for name, value in environment.items() if not name.startswith("CONSUL_")}
+    """What an interpreter needs of ours, and nothing else: whatever secret we were started with, a worker has none."""
+    kept = {name: value for name, value in environment.items() if _INHERITED.fullmatch(name)}
     source_tree = str(Path(proxy.__file__).parent.parent)
     if source_tree not in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
         kept["PYTHONPATH"] = os.pathsep.join(filter(None, (source_tree, kept.get("PYTHONPATH", ""))))

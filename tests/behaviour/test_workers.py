@@ -173,12 +173,10 @@ async def test_fewer_workers_than_before_drains_the_rest(group: Group) -> None:
     assert {worker.pid for worker in second.all} < before
 
 
-async def test_another_protocol_version_is_drained_and_its_sockets_are_used(
-    group: Group, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SCRIPTED_VERSION", "999")
+async def test_another_protocol_version_is_drained_and_its_sockets_are_used(group: Group) -> None:
     directory = RuntimeDirectory.claim(group.path)
-    settings = WorkerSettings(gateway="gw", addresses=(HostPort("127.0.0.1", 0),), count=1, command=COMMAND)
+    command = ("/usr/bin/env", "SCRIPTED_VERSION=999", *COMMAND)
+    settings = WorkerSettings(gateway="gw", addresses=(HostPort("127.0.0.1", 0),), count=1, command=command)
     first = Workers(settings, directory, known(service("legacy")))
     group.current.append((first, directory))
     await first.start()
@@ -186,7 +184,6 @@ async def test_another_protocol_version_is_drained_and_its_sockets_are_used(
     (address,) = first.addresses()
     (old,) = first.all
     group.abandon()
-    monkeypatch.delenv("SCRIPTED_VERSION")
     second = await group.start(known(service("legacy")), count=1, address=address)
     await until(lambda: [worker.pid for worker in second.all] != [old.pid], "the old one is replaced")
     await until(lambda: len(second.all) == 1, "the old one has left")
@@ -213,10 +210,10 @@ async def test_drain_ends_every_worker(group: Group) -> None:
     assert workers.restarts == 0
 
 
-async def test_a_crash_loop_is_slowed_down_and_explained(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SCRIPTED_EXIT", "1")
+async def test_a_crash_loop_is_slowed_down_and_explained(group: Group) -> None:
     directory = RuntimeDirectory.claim(group.path)
-    settings = WorkerSettings(gateway="gw", addresses=(HostPort("127.0.0.1", 0),), count=1, command=COMMAND)
+    command = ("/usr/bin/env", "SCRIPTED_EXIT=1", *COMMAND)
+    settings = WorkerSettings(gateway="gw", addresses=(HostPort("127.0.0.1", 0),), count=1, command=command)
     workers = Workers(settings, directory, known())
     group.current.append((workers, directory))
     await workers.start()

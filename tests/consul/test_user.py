@@ -6,6 +6,7 @@ import pwd
 import re
 import shutil
 import socket
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,3 +68,46 @@ async def test_a_user_who_does_not_exist_is_named(consul_agent: ConsulAgent, fol
     gateway = Gateway(consul_agent, folder, "user-absent", arguments=["--user", "no-such-user"])
     with pytest.raises(StartError, match="--user no-such-user: there is no such user on this host"):
         await gateway.start()
+
+
+def text_of(pid: int, name: str) -> str:
+    return Path(f"/proc/{pid}/{name}").read_text()
+
+
+def nobody_reads(pid: int, name: str) -> bool:
+    """Whether another process of the user ``nobody`` may open this file of ``/proc``."""
+    command = ["/usr/bin/head", "-c0", f"/proc/{pid}/{name}"]
+    asked = subprocess.run(
+        command, user="nobody", group=NOBODY.pw_gid, extra_groups=[], check=False, stderr=subprocess.PIPE
+    )
+    assert asked.returncode == 0 or b"Permission denied" in asked.stderr
+    return asked.returncode == 0
+
+
+async def test_the_workers_of_root_are_somebody_else_and_hold_no_token(acl_agent: ConsulAgent, folder: Path) -> None:
+    token = acl_agent.management_token
+    gateway = Gateway(acl_agent, folder, "user-worker", environment={"VAULT_TOKEN": token})
+    async with gateway:
+        assert gateway.child is not None
+        assert token in text_of(gateway.child.pid, "environ")
+        (worker,) = gateway.worker_pids()
+        status = status_of(worker)
+        assert set(status["Uid"].split()) == {str(NOBODY.pw_uid)}
+        assert {int(status[field], 16) for field in ("CapPrm", "CapEff", "CapInh", "CapAmb")} == {0}
+        for name in ("environ", "cmdline"):
+            assert token not in text_of(worker, name)
+        await gateway.kill_control()
+        await gateway.start()
+        assert [one["pid"] for one in (await gateway.status())["workers"]] == [worker]
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+async def test_its_own_user_cannot_read_the_token_out_of_it(
+    acl_agent: ConsulAgent, folder: Path, allowed: bool
+) -> None:
+    arguments = ["--user", "nobody", *(["--allow-debugging"] if allowed else [])]
+    async with Gateway(acl_agent, folder, f"user-memory-{allowed}", arguments=arguments) as gateway:
+        assert gateway.child is not None
+        for pid in (gateway.child.pid, *gateway.worker_pids()):
+            for name in ("environ", "mem"):
+                assert nobody_reads(pid, name) is allowed, (pid, name)

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -41,13 +41,18 @@ class WorkerProcess:
         handover_path: Path | str = "",
         log: IO[bytes] | int | None = None,
         access_log_fd: int | None = None,
+        arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """``log`` takes its own log lines, which otherwise go to this process's standard error; ``access_log_fd`` its
         access log, which then is not in ``records``."""
         log_to = self._log_write if access_log_fd is None else access_log_fd
         passed = (self._worker_end.fileno(), self.listening.fileno(), log_to)
         self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "proxy", "--control-fd", str(passed[0])), pass_fds=passed, stderr=log
+            *(sys.executable, "-m", "proxy", "--control-fd", str(passed[0]), *arguments),
+            pass_fds=passed,
+            stderr=log,
+            env={**os.environ, **(environment or {})},
         )
         self._worker_end.close()
         os.close(self._log_write)

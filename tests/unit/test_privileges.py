@@ -32,3 +32,21 @@ def test_what_the_kernel_refuses_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(os, "initgroups", refused)
     with pytest.raises(StartError, match="Operation not permitted; the container or service lacks CAP_SETUID"):
         privileges.become("nobody")
+
+
+def test_the_workers_of_root_are_nobody_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    nobody, daemon = pwd.getpwnam("nobody"), pwd.getpwnam("daemon")
+    assert privileges.worker_identity("") == (nobody.pw_uid, nobody.pw_gid)
+    assert privileges.worker_identity("daemon") == (daemon.pw_uid, daemon.pw_gid)
+    with pytest.raises(ConfigError, match="--worker-user root: that is root; name an unprivileged user"):
+        privileges.worker_identity("root")
+
+
+def test_the_workers_of_anybody_else_stay_who_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    nobody = pwd.getpwnam("nobody")
+    monkeypatch.setattr(os, "geteuid", lambda: nobody.pw_uid)
+    assert privileges.worker_identity("") is None
+    assert privileges.worker_identity("nobody") is None
+    with pytest.raises(ConfigError, match="--worker-user daemon: only root can start workers as another user"):
+        privileges.worker_identity("daemon")

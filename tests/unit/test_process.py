@@ -12,7 +12,7 @@ import pytest
 
 from plugin.errors import StartError
 from plugin.workers import process
-from plugin.workers.process import Process, worker_environment
+from plugin.workers.process import Process, worker_command, worker_environment
 from tests.support.eventually import eventually
 
 
@@ -24,9 +24,15 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_a_worker_never_sees_the_token() -> None:
-    kept = worker_environment({"CONSUL_HTTP_TOKEN": "secret", "CONSUL_HTTP_ADDR": "x", "LANG": "C"})
-    assert kept["LANG"] == "C"
-    assert not [name for name in kept if name.startswith("CONSUL_")]
+    secrets = dict.fromkeys(("CONSUL_HTTP_TOKEN", "CONSUL_HTTP_ADDR", "VAULT_TOKEN", "PGPASSWORD"), "secret")
+    kept = worker_environment({**secrets, "LANG": "C", "PYTHONHASHSEED": "0"})
+    assert {kept[name] for name in ("LANG", "PYTHONHASHSEED")} == {"C", "0"}
+    assert kept.keys() <= {"LANG", "PYTHONHASHSEED", "PYTHONPATH"}
+
+
+def test_a_worker_is_told_whom_to_become() -> None:
+    assert worker_command() == (sys.executable, "-P", "-m", "proxy")
+    assert worker_command((12, 34), debuggable=True)[4:] == ("--user=12", "--group=34", "--debuggable")
 
 
 def test_a_source_tree_is_found_from_anywhere(tmp_path: Path) -> None:
