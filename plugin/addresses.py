@@ -5,9 +5,12 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from plugin.errors import ConfigError
 
+_LONGEST_SOCKET_PATH = 107
+"""``sun_path`` of unix(7) without its final zero."""
 _VIRTUAL = "consul-virtual"
 _BIND_SETTINGS = ("no_default_bind", "bind_tagged_addresses", "bind_addresses")
 
@@ -40,6 +43,19 @@ class HostPort:
         if not (0 if zero else 1) <= port <= 65535:
             raise ConfigError(f"{what} {text!r}: the port must be between 1 and 65535")
         return cls(str(address), port)
+
+
+def socket_path(text: str, *, what: str = "--admin-address") -> Path | None:
+    """The path of ``unix:///PATH``; ``None`` for any other address. :raises ConfigError: when it cannot be used."""
+    if not text.startswith("unix:"):
+        return None
+    path = text.removeprefix("unix://")
+    if not path.startswith("/") or not path.isascii() or len(path) > _LONGEST_SOCKET_PATH:
+        raise ConfigError(
+            f"{what} {text!r} has no absolute ASCII path of at most {_LONGEST_SOCKET_PATH} characters;"
+            " write for example unix:///run/consul-tgw/admin.sock"
+        )
+    return Path(path)
 
 
 def bind_addresses(

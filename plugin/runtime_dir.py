@@ -58,8 +58,16 @@ def gateway_directories(base: Path) -> list[Path]:
 
 
 def read_admin_address(directory: Path) -> str:
-    """``IP:PORT`` of the gateway whose directory this is. :raises OSError: when there is none."""
+    """``IP:PORT`` or ``unix:///PATH`` of the gateway whose directory this is. :raises OSError: when there is none."""
     return (directory / "admin").read_text(encoding="ascii").strip()
+
+
+def read_admin_token(directory: Path) -> str:
+    """The token that the gateway has made for itself; empty when it was given one, or is not ours to change."""
+    try:
+        return (directory / "admin-token").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 class RuntimeDirectory:
@@ -91,9 +99,18 @@ class RuntimeDirectory:
         temporary.write_text(f"{address}\n", encoding="ascii")
         temporary.replace(self.path / "admin")
 
+    def write_admin_token(self, secret: str) -> None:
+        """For the commands of this user; nobody else can come into the directory."""
+        temporary = self.path / "admin-token.new"
+        temporary.unlink(missing_ok=True)
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
+            file.write(f"{secret}\n")
+        temporary.replace(self.path / "admin-token")
+
     def release(self) -> None:
         """Forget the admin address and give up the lock; the directory stays for the next start."""
         (self.path / "admin").unlink(missing_ok=True)
+        (self.path / "admin-token").unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             os.truncate(self._lock_fd, 0)
         os.close(self._lock_fd)

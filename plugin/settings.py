@@ -106,6 +106,10 @@ class GatewaySettings:
     admin_port: int = 19090
     admin_port_chosen: bool = False
     """The operator named the admin port: if it is taken, that is an error."""
+    admin_socket: Path | None = None
+    """A Unix socket, instead of address and port."""
+    admin_token: str = field(default="", repr=False)
+    """What changes something through the admin API; empty: a new one, kept in the runtime directory."""
     workers: int = 0
     """0: one for each usable core."""
     meta: Mapping[str, str] = field(default_factory=dict)
@@ -154,6 +158,11 @@ class GatewaySettings:
             _check_name("--service-id", self.service_id)
         _check_endpoint("--address", self.address, self.port, lowest=1)
         _check_endpoint("--admin-address", self.admin_address, self.admin_port, lowest=0)
+        if self.admin_is_remote and not self.admin_token:
+            raise ConfigError(
+                f"--admin-address {self.admin_address} can be reached from other hosts and shows who calls what; give"
+                " it a token with --admin-token-file or CONSUL_TGW_ADMIN_TOKEN, or use 127.0.0.1 or unix:///PATH"
+            )
         if self.workers < 0:
             raise ConfigError(f"--workers {self.workers} is negative; 0 starts one worker for each usable core")
         for flag, seconds in (
@@ -200,6 +209,11 @@ class GatewaySettings:
             drain_timeout_s=self.drain_timeout_s,
             drain_window_s=self.drain_window_s,
         )
+
+    @property
+    def admin_is_remote(self) -> bool:
+        """Other hosts may reach the admin address."""
+        return self.admin_socket is None and not ipaddress.ip_address(self.admin_address).is_loopback
 
     @property
     def id(self) -> str:

@@ -18,6 +18,8 @@ from plugin import privileges
 from plugin.access_log_sink import AccessLogSink
 from plugin.addresses import HostPort, bind_addresses
 from plugin.admin.app import AdminServer, build_app
+from plugin.admin.guard import Access
+from plugin.admin.token import AdminToken, new_secret
 from plugin.consul.client import ConsulClient
 from plugin.control_view import ControlView
 from plugin.definition import Definition
@@ -211,7 +213,13 @@ class Supervisor:
         self._view = view
         self._farewell = Farewell(settings, self._life, self._workers, self._registration)
         self._parts = Parts()
-        self._admin = AdminServer(build_app(view))
+        self._admin = AdminServer(
+            build_app(
+                view,
+                Access(token=AdminToken(self._admin_secret()), remote=settings.admin_is_remote),
+                refresh=lambda: os.kill(os.getpid(), signal.SIGHUP),
+            )
+        )
 
     async def run(self, signals: _Signals) -> int:
         """:raises GatewayError: when a socket or a worker cannot be started."""
@@ -232,14 +240,28 @@ class Supervisor:
         await self._end(signals)
         return 0
 
+    def _admin_secret(self) -> str:
+        secret = self._settings.admin_token
+        if not secret:
+            secret = new_secret()
+            self._directory.write_admin_token(secret)
+        return secret
+
+    async def _start_admin(self) -> str:
+        settings = self._settings
+        if settings.admin_socket is not None:
+            await self._admin.start_unix(settings.admin_socket)
+            return f"unix://{settings.admin_socket}"
+        wanted = HostPort(settings.admin_address, settings.admin_port)
+        return str(await self._admin.start(wanted, chosen=settings.admin_port_chosen))
+
     async def _start(self) -> None:
         settings = self._settings
-        wanted = HostPort(settings.admin_address, settings.admin_port)
-        admin = await self._admin.start(wanted, chosen=settings.admin_port_chosen)
+        admin = await self._start_admin()
         await self._workers.start()
         if settings.user:
             privileges.no_more_ports()
-        self._directory.write_admin_address(str(admin))
+        self._directory.write_admin_address(admin)
         addresses = ", ".join(map(str, self._workers.addresses()))
         message = f"{settings.service} listens on {addresses} with {len(self._workers.all)} workers"
         emit(logger, logging.INFO, "gateway.started", message, pid=os.getpid())

@@ -1,20 +1,25 @@
-"""The admin server: health, readiness, metrics and the state as JSON.
+"""The admin server: health, readiness, metrics, the state as JSON, and what an operator may ask of the process.
 
-Read-only, without authentication, meant for loopback. A request whose Host is a name other than ``localhost`` is
-refused: a web page cannot reach us by letting its own name resolve to this machine (DNS rebinding).
+Owns the pages and the listening socket. Who may ask what is ``guard.py``; how long and how many is ``doorkeeper.py``.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
-import ipaddress
 import logging
-from collections.abc import Awaitable, Callable
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 from aiohttp import web
 
 from plugin.addresses import HostPort
+from plugin.admin.doorkeeper import Doorkeeper
+from plugin.admin.guard import LARGEST_BODY, Access, Handler, guarded
 from plugin.admin.metrics import GatewayCollector, exposition
 from plugin.admin.view import GatewayView
 from plugin.errors import ConfigError, StartError
@@ -26,40 +31,49 @@ PORTS_TO_TRY = 50
 LARGEST_PAGE = 10_000
 VIEW: web.AppKey[GatewayView] = web.AppKey("view", GatewayView)
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+DOORKEEPER: web.AppKey[Doorkeeper] = web.AppKey("doorkeeper", Doorkeeper)
 
 
-def build_app(view: GatewayView) -> web.Application:
-    """Every page of the admin server. Further pages (a dashboard) may be added to its router before it starts."""
-    app = web.Application(middlewares=[_local_names_only, _harden])
+def build_app(
+    view: GatewayView, access: Access | None = None, *, refresh: Callable[[], None] = lambda: None
+) -> web.Application:
+    """Every page of the admin server. Further pages (a dashboard) may be added to its router before it starts: those
+    that answer anything but GET and HEAD need the token without doing anything for it.
+
+    ``refresh`` reads again what SIGHUP reads again.
+    """
+    app = web.Application(middlewares=[_noticed], client_max_size=LARGEST_BODY)
+    guarded(app, access or Access())
     app[VIEW] = view
-    pages = _Pages(view)
+    pages = _Pages(view, refresh)
     app.router.add_get("/health", pages.health)
     app.router.add_get("/ready", pages.ready)
     app.router.add_get("/metrics", pages.metrics)
     app.router.add_get("/api/status", pages.status)
     app.router.add_get("/api/connections", pages.connections)
     app.router.add_get("/api/snapshot", pages.snapshot)
+    app.router.add_post("/api/refresh", pages.refresh)
     return app
 
 
 class AdminServer:
     def __init__(self, app: web.Application) -> None:
+        self._app = app
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        self._server: asyncio.Server | None = None
+        self._socket_path: Path | None = None
         self.address: HostPort | None = None
-        """As bound; ``None`` before :meth:`start`."""
+        """As bound; ``None`` before :meth:`start`, and on a Unix socket."""
 
     async def start(self, wanted: HostPort, *, chosen: bool) -> HostPort:
         """Listen on ``wanted``, or unless the operator has ``chosen`` it, on the next free port after it.
 
         :raises StartError: when no port can be bound.
         """
-        await self._runner.setup()
         last = wanted.port if chosen or not wanted.port else min(65535, wanted.port + PORTS_TO_TRY)
         for port in range(wanted.port, last + 1):
             try:
-                site = web.TCPSite(self._runner, wanted.host, port)
-                await site.start()
+                listening = _listening(wanted.host, port)
             except OSError as error:
                 if error.errno == errno.EADDRINUSE and port < last:
                     continue
@@ -68,7 +82,8 @@ class AdminServer:
                     " choose another with --admin-address"
                 ) from error
             break
-        bound_host, bound_port = self._runner.addresses[0][:2]
+        await self._serve(listening)
+        bound_host, bound_port = listening.getsockname()[:2]
         self.address = HostPort(bound_host, bound_port)
         message = f"the admin pages are at http://{self.address}/"
         if wanted.port and bound_port != wanted.port:
@@ -76,13 +91,73 @@ class AdminServer:
         emit(logger, logging.INFO, "admin.started", message, address=str(self.address))
         return self.address
 
+    async def start_unix(self, path: Path) -> None:
+        """Listen on a Unix socket that only this user can connect to. :raises StartError: when it cannot be bound."""
+        try:
+            listening = await asyncio.to_thread(_listening_at, path)
+        except OSError as error:
+            why = "another process listens there" if error.errno == errno.EADDRINUSE else error.strerror
+            raise StartError(f"cannot open --admin-address unix://{path}: {why}; choose another") from error
+        self._socket_path = path
+        await self._serve(listening)
+        emit(logger, logging.INFO, "admin.started", f"the admin pages are at unix://{path}", address=f"unix://{path}")
+
+    async def _serve(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        self._app[DOORKEEPER] = keeper = Doorkeeper(loop)
+        await self._runner.setup()
+        make = self._runner.server
+        assert make is not None
+        listening.setblocking(False)
+        if listening.family == socket.AF_UNIX:
+            self._server = await loop.create_unix_server(lambda: keeper.watch(make), sock=listening)
+        else:
+            self._server = await loop.create_server(lambda: keeper.watch(make), sock=listening)
+
     async def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
         await self._runner.cleanup()
+        if self._socket_path is not None:
+            with contextlib.suppress(OSError):
+                self._socket_path.unlink()
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=128)
+
+
+def _listening_at(path: Path) -> socket.socket:
+    """Replaces a socket that a crash has left, never one that answers. Nobody else may connect, not even at first."""
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.is_socket():
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                if probe.connect_ex(os.fsencode(path)) == 0:
+                    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+            path.unlink()
+        # Linux takes the mode of the descriptor for that of the file, so that there is no moment of another one.
+        os.fchmod(listening.fileno(), 0o600)
+        listening.bind(os.fsencode(path))
+        listening.listen(128)
+    except BaseException:
+        listening.close()
+        raise
+    return listening
+
+
+@web.middleware
+async def _noticed(request: web.Request, handler: Handler) -> web.StreamResponse:
+    if (keeper := request.app.get(DOORKEEPER)) is not None:
+        keeper.request_came(request.transport)
+    return await handler(request)
 
 
 class _Pages:
-    def __init__(self, view: GatewayView) -> None:
+    def __init__(self, view: GatewayView, refresh: Callable[[], None]) -> None:
         self._view = view
+        self._refresh = refresh
         self._collector = GatewayCollector(view)
 
     async def health(self, _: web.Request) -> web.Response:
@@ -118,33 +193,11 @@ class _Pages:
     async def snapshot(self, _: web.Request) -> web.Response:
         return _json(self._view.snapshot())
 
+    async def refresh(self, _: web.Request) -> web.Response:
+        """As SIGHUP; 202, since it is done after the answer."""
+        self._refresh()
+        return web.Response(status=202, body=b"{}", content_type="application/json")
+
 
 def _json(body: bytes) -> web.Response:
     return web.Response(body=body, content_type="application/json")
-
-
-@web.middleware
-async def _local_names_only(request: web.Request, handler: Handler) -> web.StreamResponse:
-    if not _is_local_name(request.host):
-        raise web.HTTPForbidden(text="ask by IP address or as localhost: other names are refused\n")
-    return await handler(request)
-
-
-@web.middleware
-async def _harden(request: web.Request, handler: Handler) -> web.StreamResponse:
-    response = await handler(request)
-    response.headers.setdefault("Cache-Control", "no-store")
-    response.headers.setdefault("X-Content-Type-Options", "nosniff")
-    return response
-
-
-def _is_local_name(host: str) -> bool:
-    """An address literal needs no DNS and so cannot be rebound."""
-    name = host.partition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
-    if name.lower() == "localhost":
-        return True
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from pathlib import Path
 
 import aiohttp
 import msgspec
 
-from plugin.addresses import HostPort
+from plugin.addresses import HostPort, socket_path
+from plugin.admin.token import read_secret
 from plugin.errors import ConfigError, GatewayError
-from plugin.runtime_dir import base_directory, gateway_directories, read_admin_address
+from plugin.runtime_dir import base_directory, gateway_directories, read_admin_address, read_admin_token
 from plugin.status import Status
 
 TIMEOUT_S = 10.0
@@ -22,21 +25,51 @@ class NotRunning(GatewayError):
 
 def fetch(path: str, *, service: str, admin_address: str, runtime_dir: Path | None) -> bytes:
     """The body of ``path`` from the gateway that is meant. :raises NotRunning: when there is none, or several."""
-    return asyncio.run(_fetch(path, service, admin_address, runtime_dir))
+    return asyncio.run(_ask("GET", path, service, admin_address, runtime_dir, read_secret(None)))
 
 
-async def _fetch(path: str, service: str, admin_address: str, runtime_dir: Path | None) -> bytes:
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)) as session:
-        address = admin_address or await _find(session, service, base_directory(runtime_dir))
-        return await _get(session, address, path)
+def change(path: str, *, service: str, admin_address: str, runtime_dir: Path | None, token_file: Path | None) -> bytes:
+    """Have the gateway that is meant do what ``path`` is. :raises NotRunning: when there is none, or it refuses.
+
+    The token is that of ``token_file`` or of the variable, else the one in the gateway's runtime directory.
+    """
+    return asyncio.run(_ask("POST", path, service, admin_address, runtime_dir, read_secret(token_file)))
 
 
-async def _find(session: aiohttp.ClientSession, service: str, base: Path) -> str:
+async def _ask(
+    method: str, path: str, service: str, admin_address: str, runtime_dir: Path | None, secret: str
+) -> bytes:
+    base = base_directory(runtime_dir)
+    if not admin_address:
+        if runtime_dir is None:
+            _check_owner(base)
+        admin_address = await _find(service, base, secret)
+    if not secret and method != "GET":
+        secret = _own_token(base, admin_address)
+    return await _request(method, admin_address, path, secret)
+
+
+def _check_owner(base: Path) -> None:
+    """Where anybody may make a folder, what lies in somebody else's is no gateway of ours."""
+    if base.exists() and base.stat().st_uid not in (0, os.geteuid()):
+        raise NotRunning(f"{base} belongs to another user; say which gateway is meant with --runtime-dir")
+
+
+def _own_token(base: Path, address: str) -> str:
+    for directory in gateway_directories(base):
+        with contextlib.suppress(OSError):
+            if read_admin_address(directory) == address:
+                return read_admin_token(directory)
+    return ""
+
+
+async def _find(service: str, base: Path, secret: str) -> str:
     running: dict[str, Status] = {}
     for directory in gateway_directories(base):
         try:
             address = read_admin_address(directory)
-            running[address] = msgspec.json.decode(await _get(session, address, "/api/status"), type=Status)
+            answer = await _request("GET", address, "/api/status", secret)
+            running[address] = msgspec.json.decode(answer, type=Status)
         except (OSError, GatewayError, msgspec.MsgspecError):
             continue
     suitable = [a for a, status in running.items() if service in ("", status.service, status.service_id)]
@@ -52,16 +85,24 @@ async def _find(session: aiohttp.ClientSession, service: str, base: Path) -> str
     raise NotRunning(f"several gateways are running: {names}; choose one with --service or --admin-address")
 
 
-async def _get(session: aiohttp.ClientSession, address: str, path: str) -> bytes:
+async def _request(method: str, address: str, path: str, secret: str) -> bytes:
     try:
-        where = HostPort.parse(address, what="admin address")
+        socket = socket_path(address)
+        where = "localhost" if socket is not None else str(HostPort.parse(address, what="admin address"))
     except ConfigError as error:
         raise NotRunning(str(error)) from error
+    connector = None if socket is None else aiohttp.UnixConnector(str(socket))
+    headers = {"Authorization": f"Bearer {secret}"} if secret else {}
     try:
-        async with session.get(f"http://{where}{path}") as answer:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S), connector=connector) as session,
+            session.request(
+                method, f"http://{where}{path}", json=None if method == "GET" else {}, headers=headers
+            ) as answer,
+        ):
             body = await answer.read()
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise NotRunning(f"no gateway answers at {where}: {str(error) or 'it took too long'}") from error
-    if answer.status != 200:
-        raise NotRunning(f"{where}{path} answered {answer.status}: {body.decode(errors='replace').strip()}")
+        raise NotRunning(f"no gateway answers at {address}: {str(error) or 'it took too long'}") from error
+    if answer.status >= 300:
+        raise NotRunning(f"{address}{path} answered {answer.status}: {body.decode(errors='replace').strip()}")
     return body

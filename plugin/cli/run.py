@@ -11,6 +11,8 @@ import click
 
 from plugin.addresses import HostPort
 from plugin.cli.dns_option import dns_server_option, dns_servers
+from plugin.addresses import HostPort, socket_path
+from plugin.admin.token import read_secret
 from plugin.errors import ConfigError
 from plugin.settings import ConsulSettings, GatewaySettings
 from proxy import logs
@@ -40,8 +42,15 @@ from proxy import logs
 @click.option(
     "--admin-address",
     default=None,
-    metavar="IP:PORT",
+    metavar="IP:PORT|unix:///PATH",
     help="Metrics, health and state. Default: 127.0.0.1:19090, or the next free port.",
+)
+@click.option(
+    "--admin-token-file",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Token for what changes something there, and off loopback for all but metrics and health. Default:"
+    " CONSUL_TGW_ADMIN_TOKEN, else a new one in the runtime directory.",
 )
 @click.option(
     "--workers", type=click.IntRange(0, 1024), default=0, help="Worker processes. Default: one for each usable core."
@@ -188,7 +197,11 @@ def gateway_settings(options: dict[str, Any]) -> GatewaySettings:
     address, *more = (HostPort.parse(text, what="--address") for text in options["address"])
     wan = options["wan_address"]
     chosen = options["admin_address"] is not None
-    admin = HostPort.parse(options["admin_address"] or "127.0.0.1:19090", what="--admin-address", zero=True)
+    admin_text = options["admin_address"] or "127.0.0.1:19090"
+    admin_socket = socket_path(admin_text)
+    admin = HostPort("127.0.0.1", 0)
+    if admin_socket is None:
+        admin = HostPort.parse(admin_text, what="--admin-address", zero=True)
     return GatewaySettings(
         consul=ConsulSettings.from_environment(),
         service=options["service"],
@@ -201,6 +214,8 @@ def gateway_settings(options: dict[str, Any]) -> GatewaySettings:
         admin_address=admin.host,
         admin_port=admin.port,
         admin_port_chosen=chosen,
+        admin_socket=admin_socket,
+        admin_token=read_secret(options["admin_token_file"]),
         workers=options["workers"],
         meta=parse_meta(options["meta"]),
         proxy_config=parse_proxy_config(options["proxy_config"]),

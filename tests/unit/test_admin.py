@@ -1,17 +1,24 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import stat
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 import pytest
-from aiohttp import web
+from aiohttp import ClientSession, UnixConnector, web
 from aiohttp.test_utils import TestClient, TestServer
 
 from plugin.addresses import HostPort
 from plugin.admin.app import AdminServer, build_app
+from plugin.admin.guard import Access
 from plugin.admin.metrics import GatewayCollector, exposition
+from plugin.admin.token import VARIABLE, AdminToken, read_secret
 from plugin.admin.view import ConnectionList
 from plugin.errors import ConfigError, StartError
 from plugin.status import RegistrationStatus, ServiceStatus, Status, WatchStatus, WorkerStatus
@@ -166,6 +173,146 @@ async def test_metrics_are_labelled_sums(client: Client) -> None:
 def test_the_exposition_can_be_asked_for_again(view: View) -> None:
     collector = GatewayCollector(view)
     assert exposition(collector).count(b"# TYPE") == exposition(collector).count(b"# TYPE")
+
+
+TOKEN = "a-secret-of-enough-length"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+
+
+@asynccontextmanager
+async def asking(access: Access, asked: list[str] | None = None) -> AsyncIterator[Client]:
+    app = build_app(View(), access, refresh=lambda: (asked if asked is not None else []).append("refresh"))
+    async with TestClient(TestServer(app)) as started:
+        yield started
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 401),
+        ({"Authorization": ""}, 401),
+        ({"Authorization": TOKEN}, 401),
+        ({"Authorization": f"Basic {TOKEN}"}, 401),
+        ({"Authorization": f"Bearer {TOKEN}x"}, 401),
+        ({"Authorization": f"Bearer {TOKEN[:-1]}"}, 401),
+        ({"Authorization": "Bearer \u00e9"}, 401),
+        (BEARER, 202),
+    ],
+)
+async def test_what_changes_something_needs_the_token(headers: dict[str, str], status: int) -> None:
+    asked: list[str] = []
+    async with asking(Access(token=AdminToken(TOKEN)), asked) as client:
+        answer = await client.post("/api/refresh", json={}, headers=headers)
+        assert answer.status == status
+        assert asked == (["refresh"] if status == 202 else [])
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+async def test_a_method_that_is_not_reading_is_refused_before_any_page_sees_it(method: str) -> None:
+    async with asking(Access(token=AdminToken(TOKEN))) as client:
+        for path in ("/api/status", "/api/refresh", "/nowhere"):
+            assert (await client.request(method, path, json={})).status == 401
+    async with asking(Access()) as client:
+        assert (await client.request(method, "/api/refresh", json={}, headers=BEARER)).status == 403
+
+
+async def test_bodies_are_json_and_small() -> None:
+    async with asking(Access(token=AdminToken(TOKEN))) as client:
+        for body in ("application/x-www-form-urlencoded", "text/plain", "multipart/form-data"):
+            answer = await client.post("/api/refresh", data=b"{}", headers={**BEARER, "Content-Type": body})
+            assert answer.status == 415
+        assert (await client.post("/api/refresh", headers=BEARER)).status == 415
+        assert (await client.post("/api/refresh", json="x" * 70_000, headers=BEARER)).status == 413
+
+
+async def test_other_hosts_see_the_state_with_the_token_only() -> None:
+    async with asking(Access(token=AdminToken(TOKEN), remote=True)) as client:
+        for path in ("/health", "/ready", "/metrics"):
+            assert (await client.get(path)).status == 200
+        for path in ("/api/status", "/api/snapshot", "/api/connections"):
+            assert (await client.get(path)).status == 401
+            assert (await client.get(path, headers=BEARER)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Sec-Fetch-Site": "none"}, 200),
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "script"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}, 200),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://localhost:1"}, 200),
+        ({"Origin": "https://localhost:1"}, 403),
+    ],
+)
+async def test_pages_of_other_sites_get_nothing(client: Client, headers: dict[str, str], status: int) -> None:
+    answer = await client.get("/api/status", headers={"Host": "localhost:1", **headers})
+    assert answer.status == status
+    assert not [name for name in answer.headers if name.startswith("Access-Control-")]
+
+
+async def test_following_a_link_changes_nothing() -> None:
+    followed = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    async with asking(Access(token=AdminToken(TOKEN))) as client:
+        assert (await client.post("/api/refresh", json={}, headers={**BEARER, **followed})).status == 403
+
+
+@pytest.mark.parametrize("path", ["/health", "/api/status", "/nowhere"])
+async def test_every_answer_is_hardened(client: Client, path: str) -> None:
+    headers = (await client.get(path)).headers
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"
+    assert headers["Cache-Control"] == "no-store"
+    assert headers["Connection"] == "close"
+    assert headers["Server"] == "consul-tgw"
+
+
+def test_a_token_is_never_shown() -> None:
+    assert TOKEN not in f"{AdminToken(TOKEN)!r} {Access(token=AdminToken(TOKEN))!r}"
+
+
+def test_a_token_comes_from_a_private_file_or_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    file.chmod(0o644)
+    with pytest.raises(ConfigError, match=f"is open to other users; run chmod 600 {file}"):
+        read_secret(file, {})
+    file.chmod(0o600)
+    assert read_secret(file, {VARIABLE: "another-secret-of-enough-length"}) == TOKEN
+    assert read_secret(None, {VARIABLE: TOKEN}) == TOKEN
+    assert read_secret(None, {}) == ""
+    for unusable in ("short", "with a space in the middle", "\u00e9" * 20):
+        with pytest.raises(ConfigError, match="at least 16 printable") as raised:
+            read_secret(None, {VARIABLE: unusable})
+        assert unusable not in str(raised.value)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_secret(tmp_path / "absent", {})
+
+
+async def test_a_unix_socket_is_private_and_replaces_only_a_dead_one(tmp_path: Path) -> None:
+    path = tmp_path / "admin.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    first, second = AdminServer(build_app(View())), AdminServer(build_app(View()))
+    await first.start_unix(path)
+    try:
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+        with pytest.raises(StartError, match="another process listens there; choose another"):
+            await second.start_unix(path)
+        async with (
+            ClientSession(connector=UnixConnector(str(path))) as session,
+            session.get("http://localhost/health") as answer,
+        ):
+            assert answer.status == 200
+    finally:
+        await first.stop()
+        await second.stop()
+    assert os.listdir(tmp_path) == []
 
 
 async def test_a_taken_port_is_passed_over_unless_it_was_chosen(view: View) -> None:
