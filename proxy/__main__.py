@@ -22,7 +22,7 @@ def main() -> int:
     confinement = Confinement(user=arguments.user, group=arguments.group, debuggable=arguments.debuggable)
     if not confinement.debuggable:
         hide_memory()  # keys come with the first frames
-    logs.configure("info", "text")  # until the first frame says how
+    logs.configure("info", "text", sys.stderr)  # without a thread, until the first frame says how
     try:
         control = socket.socket(fileno=arguments.control_fd)
     except OSError as error:

@@ -120,10 +120,13 @@ class Worker:
         if self._start is not None:
             return
         self._start = start
-        logs.configure(start.log_level, start.log_format)
         if start.handover_path:
             self._open_door(Path(start.handover_path))
-        self._confine()
+        # After the last file was opened; before the first thread, which is the log's, and the first client.
+        problem = self._confined()
+        logs.configure(start.log_level, start.log_format)
+        if problem:
+            emit(logger, logging.WARNING, "worker.files_open", f"files stay readable for this worker: {problem}")
         self._access_log = AccessLog(start.access_log_fd)
         self._plane = plane = DataPlane(
             self._poller,
@@ -170,15 +173,12 @@ class Worker:
         if self._drain_until_s is not None:
             self._stop_listening()
 
-    def _confine(self) -> None:
-        """After the last file was opened, before the first thread and the first client."""
+    def _confined(self) -> str:
         try:
-            problem = confine(self._confinement)
+            return confine(self._confinement)
         except ConfinementError as error:
             emit(logger, logging.ERROR, "worker.not_confined", str(error))
             raise SystemExit(_EXIT_NOT_CONFINED) from error
-        if problem:
-            emit(logger, logging.WARNING, "worker.files_open", f"files stay readable for this worker: {problem}")
 
     def _redirect(self, target: AccessLogTarget) -> None:
         if self._access_log is None or self._link is None:
