@@ -9,10 +9,9 @@ from typing import Any
 
 import click
 
-from plugin.addresses import HostPort
-from plugin.cli.dns_option import dns_server_option, dns_servers
 from plugin.addresses import HostPort, socket_path
 from plugin.admin.token import read_secret
+from plugin.cli.dns_option import dns_server_option, dns_servers
 from plugin.errors import ConfigError
 from plugin.settings import ConsulSettings, GatewaySettings
 from proxy import logs
