@@ -22,7 +22,7 @@ from plugin.dev.gateway import Gateway
 from tests.support.eventually import SCALE, eventually
 from tests.support.linking import Links, dial, let_in, sample, serves
 from tests.support.mesh_client import MeshClient, MeshConnection, Refused
-from tests.support.process_limits import cpu_s, descriptors_left
+from tests.support.process_limits import cpu_s, no_new_descriptors
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -174,7 +174,7 @@ async def test_a_control_process_without_descriptors_recovers_and_replaces_what_
     client = await MeshClient.of(linked, SOURCE)
     assert gateway.child is not None
     victim = sorted(gateway.worker_pids())[0]
-    with descriptors_left(gateway.child.pid, 0):
+    with no_new_descriptors(gateway.child.pid):
         before_s = gateway.child.cpu_s()
         await carry(client, gateway, 10)
         os.kill(victim, signal.SIGKILL)

@@ -17,7 +17,19 @@ def descriptors_left(pid: int, count: int) -> Iterator[None]:
     # Of this process itself, the list had one more: its own.
     used = {int(entry.name) for entry in listed if entry.is_symlink()}
     free = (number for number in itertools.count() if number not in used)
-    limit = next(itertools.islice(free, count, None))
+    with _limited(pid, next(itertools.islice(free, count, None))):
+        yield
+
+
+@contextmanager
+def no_new_descriptors(pid: int) -> Iterator[None]:
+    """The process ``pid`` may open nothing, whatever it closes."""
+    with _limited(pid, 3):
+        yield
+
+
+@contextmanager
+def _limited(pid: int, limit: int) -> Iterator[None]:
     former = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, former[1]))
     try:
