@@ -10,6 +10,7 @@ import aiodns
 import pytest
 
 from plugin.errors import NameUnresolved
+from plugin.facts import Fact
 from plugin.observe import dns
 from plugin.observe.dns import Resolver
 from tests.support.dns_server import AAAA, A, DNSServer, dns_server
@@ -92,6 +93,15 @@ async def test_names_that_were_set_before_it_runs_are_resolved() -> None:
         async with watched.running():
             await watched.until_changed()
             assert watched.resolver.fact("db.example").value == ("127.0.0.2",)
+
+
+async def test_what_was_known_before_the_start_holds_until_the_first_answer() -> None:
+    resolver = Resolver(lambda names: None)
+    resolver.know({"db.example": Fact(("192.0.2.9",), True), "unused.example": Fact(("192.0.2.8",), True)})
+    resolver.set_names(["db.example", "new.example"])
+    assert resolver.fact("db.example").value == ("192.0.2.9",)
+    assert not resolver.fact("new.example").known
+    assert not resolver.fact("unused.example").known
 
 
 async def test_a_name_is_asked_again_when_its_ttl_is_over_and_a_change_is_reported() -> None:

@@ -181,3 +181,27 @@ async def test_the_links_are_not_known_before_the_wildcard_is_expanded(rig: Rig)
     rig.store.gateway_services.learned(())
     await eventually(lambda: rig.published.complete)
     assert rig.published.linked == frozenset()
+
+
+async def test_a_state_that_is_too_old_is_said_to_workers_and_stays_so_when_the_mesh_changes(rig: Rig) -> None:
+    await serving(rig, LinkedService(name="a"))
+    rig.gateway.set_stale(True)
+    assert [update.mesh is not None and update.mesh.stale for update in rig.updates] == [True]
+    rig.store.default_action.learned(Action.ALLOW)
+    await eventually(lambda: len(rig.updates) == 2)
+    assert rig.published.mesh is not None
+    assert (rig.published.mesh.stale, rig.published.mesh.default_action) == (True, Action.ALLOW)
+    rig.gateway.set_stale(False)
+    assert not rig.published.mesh.stale
+    assert len(rig.updates) == 3
+
+
+async def test_a_state_that_is_too_old_at_the_start_is_never_said_to_be_young(rig: Rig) -> None:
+    rig.gateway.set_stale(True)
+    assert rig.updates == []
+    rig.learn_mesh()
+    rig.link(LinkedService(name="a"))
+    rig.learn(A)
+    await eventually(lambda: rig.published.complete)
+    assert rig.updates
+    assert all(update.mesh is None or update.mesh.stale for update in rig.updates)
