@@ -13,6 +13,7 @@ from OpenSSL import SSL, crypto
 from proxy.errors import MaterialError
 from proxy.openssl import lib
 
+_MISMATCH = "MismatchedTags"
 _PEM_MARK = "-----BEGIN CERTIFICATE-----"
 
 
@@ -26,7 +27,7 @@ def certificates_from_pem(text: str) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(text.encode())
     except ValueError as error:
-        raise MaterialError(f"holds a certificate that does not parse: {error}") from error
+        raise MaterialError(f"holds a certificate that does not parse: {explain(error)}") from error
 
 
 def trust(store: crypto.X509Store, roots: list[x509.Certificate]) -> None:
@@ -66,4 +67,6 @@ def explain(error: Exception) -> str:
     """An error of OpenSSL, or another one, as one line."""
     if isinstance(error, SSL.Error) and error.args and error.args[0]:
         return "; ".join(str(entry[-1]) for entry in error.args[0])
-    return str(error) or type(error).__name__
+    if _MISMATCH in (text := str(error)):
+        return "its BEGIN and END lines do not match"  # the library quotes what is there: lines of a key, perhaps
+    return text or type(error).__name__

@@ -50,6 +50,9 @@ _UNREADABLE = (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameT
 """What reading the names of a certificate raises."""
 
 
+_ISSUES = "the certificate may issue others (CA, keyCertSign or cRLSign): it is an authority's, and no service's"
+
+
 def _restrict(context: SSL.Context, minimum: str, maximum: str, cipher_suites: tuple[str, ...]) -> None:
     try:
         context.set_min_proto_version(_VERSIONS[minimum])
@@ -158,8 +161,8 @@ class FrontContext:
         if not session.vouched:
             return 0
         try:
-            session.uris = _uris(session.leaf_der)
-            session.objection = self._object_to(session.server_name, session.uris)
+            session.uris, issues = _uris(session.leaf_der)
+            session.objection = _ISSUES if issues else self._object_to(session.server_name, session.uris)
         except _UNREADABLE as error:
             session.objection = f"the certificate's names cannot be read: {error}"
         if session.objection:
@@ -184,16 +187,27 @@ class FrontContext:
 
 
 @functools.lru_cache(maxsize=4_096)
-def _uris(der: bytes) -> tuple[str, ...]:
-    """The URI SANs of a certificate. Remembered: a caller comes back with the same one until its leaf is renewed.
+def _uris(der: bytes) -> tuple[tuple[str, ...], bool]:
+    """The URI SANs of a certificate, and whether it may issue others.
+
+    Remembered: a caller comes back with the same one until its leaf is renewed.
 
     :raises ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType: when they cannot be read.
     """
+    extensions = x509.load_der_x509_certificate(der).extensions
     try:
-        names = x509.load_der_x509_certificate(der).extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        names = extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except x509.ExtensionNotFound:
-        return ()
-    return tuple(names.value.get_values_for_type(x509.UniformResourceIdentifier))
+        return (), _may_issue(extensions)
+    return tuple(names.value.get_values_for_type(x509.UniformResourceIdentifier)), _may_issue(extensions)
+
+
+def _may_issue(extensions: x509.Extensions) -> bool:
+    """Section 4.1 and 4.3 of the X509-SVID specification: a leaf is no CA and signs neither certificates nor CRLs."""
+    values = [extension.value for extension in extensions]
+    return any(isinstance(value, x509.BasicConstraints) and value.ca for value in values) or any(
+        isinstance(value, x509.KeyUsage) and (value.key_cert_sign or value.crl_sign) for value in values
+    )
 
 
 def _store_of(context: SSL.Context) -> crypto.X509Store:

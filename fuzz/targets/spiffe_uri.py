@@ -51,4 +51,4 @@ def same_but_for_tenancy_case(uri: str, canonical: str) -> bool:
 
 
 def names(identity: Identity) -> tuple[str, ...]:
-    return identity.trust_domain, identity.partition, identity.namespace, identity.datacenter, identity.service
+    return identity.partition, identity.namespace, identity.datacenter, identity.service
