@@ -22,6 +22,11 @@ async def of_instances(client: ConsulClient, name: ServiceName, problem: Gateway
     return _forbidden(client, f"Consul hides the instances of {name}", rule)
 
 
+def of_some_instances(client: ConsulClient, name: ServiceName) -> ConsulForbidden:
+    """The right to read some nodes is missing: that to read the service would show or hide all of its instances."""
+    return _forbidden(client, f"Consul hides some instances of {name}", endpoints.NODE_READ_RULE)
+
+
 async def of_intentions(client: ConsulClient, name: ServiceName, problem: ConsulForbidden) -> ConsulForbidden:
     """``problem`` with the rule that is missing, if the token is not unknown altogether.
 

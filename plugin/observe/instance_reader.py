@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 import time
 from collections.abc import Callable, Iterable
@@ -23,7 +24,10 @@ from plugin.errors import ConsulForbidden, ConsulUnavailable, GatewayError
 from plugin.observe import denials
 from plugin.observe.denials import Hidden
 from plugin.observe.store import FactStore, Slot
+from proxy.logs import emit
 from proxy.model import ServiceName
+
+logger = logging.getLogger(__name__)
 
 OWN_QUERIES = 30
 """With those for what all services share and the reads, 1,000 linked services stay under 64 connections."""
@@ -80,7 +84,7 @@ class InstanceReader:
             endpoints.health(name.name),
             params=endpoints.tenancy(name),
             decode=_decoder(name),
-            learned=lambda news: slot.learned(news.value, index=news.index),
+            learned=lambda news: _learn(self._client, slot, poller.watch, name, news),
             failed=slot.failed,
             explain=lambda problem: denials.of_instances(self._client, name, problem),
         )
@@ -223,7 +227,7 @@ class _Shared:
                 news = watch.receive(reply, time.monotonic())
                 if news is not None:
                     self._allowed(name)
-                    slot.learned(news.value, index=news.index)
+                    _learn(self._client, slot, watch, name, news)
                     return None
             failure = watch.problem or ConsulUnavailable(f"no usable answer about the instances of {name}")
             watch.problem = failure = await denials.of_instances(self._client, name, failure)
@@ -246,6 +250,20 @@ class _Shared:
             return []
         members = [watch_state(f"instances of {name}", watch) for name, (_, watch) in self._members.items()]
         return [*(signal.state() for signal in self._signals), *members]
+
+
+def _learn(
+    client: ConsulClient, slot: Slot[Instances], watch: Watch[Instances], name: ServiceName, news: News[Instances]
+) -> None:
+    """What can be seen is used; that it is not all is said, where Consul says so (1.11 and later)."""
+    said = str(slot.fact.problem or "")
+    slot.learned(news.value, index=news.index)
+    if not watch.filtered:
+        return
+    problem = denials.of_some_instances(client, name)
+    slot.failed(problem)
+    if str(problem) != said:
+        emit(logger, logging.WARNING, "instances.hidden", str(problem), service=str(name))
 
 
 def _decoder(name: ServiceName) -> Callable[[Reply], Instances]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import re
 from collections.abc import Awaitable, Callable
@@ -124,6 +126,35 @@ async def test_dial_failure(stand: Stand) -> Observation:
     await stand.intention("web", "gone")
     await stand.link("gone")
     return {"line": await line_of(stand, lambda: stand.outcome(service="gone"), "LINE gone.* flags=UF")}
+
+
+@conformance(
+    TOPIC,
+    "DisableListenerLogs: Envoy goes on to log what came to no service, this gateway does not; both log all others",
+    envoy={"carried": f"LINE {NAME} flags=- sent=4", "an unknown server name": "a line", "not TLS": "a line"},
+    ours={"carried": f"LINE {NAME} flags=- sent=4", "an unknown server name": "no line", "not TLS": "no line"},
+    decision="018",
+    own_consul=before(TextFormat=SHORT, DisableListenerLogs=True),
+)
+async def test_disabled_listener_logs(stand: Stand) -> Observation:
+    await stand.offer()
+    await line_of(stand, stand.outcome, "sent=4")
+    start = log_of(stand).stat().st_size
+    await stand.outcome(name="nobody.example")
+    reader, writer = await asyncio.open_connection("127.0.0.1", stand.gateway.port)
+    writer.write(b"GET / HTTP/1.1\r\n\r\n")
+    with contextlib.suppress(ConnectionResetError):
+        await reader.read()
+    writer.close()
+    # Lines are written in the order in which connections end: those two would be before this one.
+    carried = await line_of(stand, stand.outcome, "sent=4")
+    lines = log_of(stand).read_bytes()[start:].decode().splitlines()
+    strangers = [line for line in lines if re.search("LINE (nobody|-)", line)]
+    return {
+        "carried": carried,
+        "an unknown server name": "a line" if any("nobody" in line for line in strangers) else "no line",
+        "not TLS": "a line" if any("LINE -" in line for line in strangers) else "no line",
+    }
 
 
 DENIED = (

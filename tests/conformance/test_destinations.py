@@ -29,6 +29,17 @@ async def test_by_ip_address(stand: Stand) -> Observation:
     return {"web": await stand.outcome("web", name=name), "cron": await stand.outcome("cron", name=name)}
 
 
+@conformance(
+    TOPIC, "A destination by IPv6 address is reached under the server name of its address", expect={"web": "echo"}
+)
+async def test_by_ipv6_address(stand: Stand) -> Observation:
+    backend = await stand.backend(address="::1")
+    await destination(stand, "partner", "::1", port=backend.port)
+    name = await server_name(stand, "partner", "::1")
+    await stand.reached(name=name)
+    return {"web": await stand.outcome(name=name)}
+
+
 @conformance(TOPIC, "A destination by hostname is reached, its name resolved by the gateway", expect={"web": "echo"})
 async def test_by_hostname(stand: Stand) -> Observation:
     backend = await stand.backend()

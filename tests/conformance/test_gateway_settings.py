@@ -14,10 +14,12 @@ from typing import Any
 from plugin.dev.envoy import EnvoyTerminatingGateway
 from plugin.dev.gateway import Gateway
 from plugin.dev.processes import free_ports
+from plugin.errors import StartError
 from tests.conformance.case import Observation, conformance
 from tests.conformance.stand import REFUSED, Links, Stand
 from tests.support.eventually import eventually
 from tests.support.mesh_client import MeshConnection, Refused
+from tests.support.sockets import keepalive_s, remote_ports
 
 TOPIC = "Gateway settings"
 SERVED, NOT = "echo", "refused"
@@ -115,6 +117,45 @@ async def test_no_default_bind(stand: Stand) -> Observation:
 
 @conformance(
     TOPIC,
+    "An address in envoy_gateway_bind_addresses that this host lacks: Envoy leaves it out, this gateway does not start",
+    envoy={"registered": SERVED, "extra": SERVED, "told at the start": False},
+    ours={"registered": NOT, "extra": NOT, "told at the start": True},
+    decision="017",
+)
+async def test_foreign_bind_address(stand: Stand) -> Observation:
+    port, extra = free_ports(2)
+    foreign = {"Address": "192.0.2.7", "Port": extra}
+    config = {"envoy_gateway_bind_addresses": {"extra": at(extra), "foreign": foreign}}
+    return await started_with(stand, config, "192.0.2.7", registered=port, extra=extra)
+
+
+@conformance(
+    TOPIC,
+    "An address in envoy_gateway_bind_addresses that is none: Envoy leaves it out, this gateway does not start",
+    envoy={"registered": SERVED, "extra": SERVED, "told at the start": False},
+    ours={"registered": NOT, "extra": NOT, "told at the start": True},
+    decision="017",
+)
+async def test_unusable_bind_address(stand: Stand) -> Observation:
+    port, extra = free_ports(2)
+    nonsense = {"Address": "not an address", "Port": extra}
+    config = {"envoy_gateway_bind_addresses": {"extra": at(extra), "nonsense": nonsense}}
+    return await started_with(stand, config, "nonsense", registered=port, extra=extra)
+
+
+async def started_with(stand: Stand, config: Mapping[str, Any], named: str, **ports: int) -> dict[str, object]:
+    """Which of ``ports`` carry connections, and whether the gateway ended at the start with ``named`` in its words."""
+    try:
+        async with defined(stand, ports["registered"], config, bound=None) as own:
+            await own.settled()
+            found = {name: await outcome_at(own, port) for name, port in ports.items()}
+            return found | {"told at the start": False}
+    except StartError as error:
+        return {**dict.fromkeys(ports, NOT), "told at the start": named in str(error)}
+
+
+@conformance(
+    TOPIC,
     "envoy_gateway_bind_tagged_addresses binds the TaggedAddresses, also the registered one, which the agent adds",
     expect={"registered": SERVED, "lan": SERVED, "wan": SERVED},
 )
@@ -202,6 +243,26 @@ async def test_taken_later(stand: Stand) -> Observation:
         await define(stand, port, config | {"connect_timeout_ms": 1234})
         await own.settled()
         return seen | {"reported": reported_it, "once free": await outcome_at(own, taken)}
+
+
+@conformance(
+    TOPIC,
+    "The keepalive keys of the definition reach the socket to the external service",
+    expect={"first probe": "within 77 s"},
+)
+async def test_keepalive_of_the_socket(stand: Stand) -> Observation:
+    (port,) = free_ports(1)
+    prefix = "envoy_gateway_remote_tcp_"
+    keys = {"enable_keepalive": True, "keepalive_time": 77, "keepalive_interval": "11", "keepalive_probes": 4}
+    async with defined(stand, port, {f"{prefix}{key}": value for key, value in keys.items()}) as own:
+        await own.reached()
+        backend = await own.offer("later")
+        await eventually(lambda: backend.connections == 0, what="the connections of before have ended")
+        async with own.dial("web", "later") as connection:
+            assert await connection.exchange(b"ping") == b"ping"
+            (local,) = remote_ports(backend.port)
+            first_s = await eventually(lambda: keepalive_s(local, backend.port), what="the socket has keepalive")
+    return {"first probe": "within 77 s" if 60 < first_s <= 77 else f"after {first_s} s"}
 
 
 async def connected_at(stand: Stand, port: int) -> MeshConnection:

@@ -8,10 +8,12 @@ import pytest
 
 from plugin.check import Finding, Report, check_gateway
 from plugin.dev.consul_agent import ConsulAgent
+from plugin.dev.gateway import Gateway
 from plugin.dev.pki import Authority
 from plugin.dev.processes import free_ports
 from plugin.errors import ConsulUnavailable
 from plugin.settings import ConsulSettings
+from tests.support.linking import serves, service_status
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -59,6 +61,23 @@ async def test_hidden_nodes_are_told_from_missing_instances(acl_agent: ConsulAge
     await write(acl_agent, "chk-nodes", {"Name": "chk-nodes-db"})
     found = await report(acl_agent, "chk-nodes", rules("chk-nodes", "chk-nodes-db", nodes=False))
     assert 'node_prefix "" { policy = "read" }' in [finding.rule for finding in missing(found.services[0].findings)]
+
+
+async def test_instances_that_are_hidden_beside_others_are_told(acl_agent: ConsulAgent, work_dir: Path) -> None:
+    """The gateway serves with those that it can see."""
+    gateway_name, service = "chk-some", "chk-some-db"
+    seen = f'{rules(gateway_name, service, nodes=False)}\nnode "node-of-{service}" {{ policy = "read" }}'
+    await write(acl_agent, gateway_name, {"Name": service})
+    await acl_agent.register_external("node-unseen", "127.0.0.1", service, 5432)
+    told = [one for one in (await report(acl_agent, gateway_name, seen)).services[0].findings if "some" in one.text]
+    assert [one.rule for one in told] == ['node_prefix "" { policy = "read" }']
+    secret = await acl_agent.create_token(seen)
+    async with Gateway(acl_agent, work_dir, gateway_name, token=secret) as gateway:
+        await serves(gateway, service)
+        status = await service_status(gateway, service)
+        assert len(status["endpoints"]) == 1
+        assert any("hides some instances" in text and "node_prefix" in text for text in status["warnings"])
+        assert gateway.log_path.read_text().count("instances.hidden") == 1
 
 
 async def test_a_missing_file_is_named(acl_agent: ConsulAgent, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from plugin.consul.client import ConsulClient
 from plugin.dev.consul_agent import ConsulAgent
 from plugin.dev.gateway import Gateway
 from plugin.dev.processes import can_connect, free_ports
+from plugin.errors import StartError
 from plugin.registration import FORBIDDEN_RETRY_S, Registration, ready_check_id
 from plugin.settings import ConsulSettings
 from tests.support.eventually import SCALE, eventually
@@ -227,6 +228,16 @@ async def test_without_a_definition_the_flags_apply_and_it_is_named(consul_agent
 
         await eventually(cleared)
         await consul_agent.deregister_service("reg-nobody")
+
+
+async def test_nothing_to_listen_on_ends_the_start_with_the_key(consul_agent: ConsulAgent, tmp_path: Path) -> None:
+    """Envoy never becomes ready with such a definition, and says nothing."""
+    (port,) = free_ports(1)
+    body = {"Kind": "terminating-gateway", "ID": "reg-nowhere", "Name": "reg-nowhere", "Address": "127.0.0.1"}
+    config = {"Proxy": {"Config": {"envoy_gateway_no_default_bind": True}}}
+    await consul_agent.register_service(body | config | {"Port": port})
+    with pytest.raises(StartError, match="envoy_gateway_no_default_bind leaves nothing to listen on"):
+        await Gateway(consul_agent, tmp_path, "reg-nowhere", port=port, arguments=["--no-register"]).start()
 
 
 async def _is(ask: Any, wanted: str) -> bool:
