@@ -103,17 +103,19 @@ async def test_pipes_that_nobody_reads_hold_up_neither_traffic_nor_updates_nor_t
             lambda: worker.counters is not None and worker.counters.log_lines_dropped > 0, what="lost lines are counted"
         )
         received = bytearray()
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 1 << 20)
         os.set_blocking(reading, False)
 
         def everything() -> bool:
             try:
-                received.extend(os.read(reading, 65_536))
+                received.extend(os.read(reading, 1 << 20))
             except BlockingIOError:
                 return received.count(b'"reason":"client_eof"') == 20 and b"log lines were dropped" in received
             return False
 
         await eventually(everything, 60.0, what="lines that waited come, and how many did not")
         os.set_blocking(reading, True)
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
         os.write(writing, b"-" * 4096)
         assert worker.process is not None
         worker.process.terminate()
