@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+from plugin.tasks import spawn
 from soak.streams import Broken, Stream
 
 SILENCE_S = 90.0
@@ -169,12 +170,12 @@ async def _both(sending: Coroutine[Any, Any, None], checking: Coroutine[Any, Any
         except Broken as error:
             broken.append(error)
 
+    sender = spawn(send(), name="send")
     try:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(send())
-            tasks.create_task(checking)
-    except ExceptionGroup as group:
-        raise group.exceptions[0] from None
+        await checking
+        await sender
+    finally:
+        sender.cancel()
     if broken:
         raise broken[0]
 

@@ -139,8 +139,7 @@ class Traffic:
             while not self._stopping:
                 await self._round(side, flow, random_round(chance, number, largest=64))
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_IDLE_ASKS_EVERY_S * (0.5 + chance.random())):
-                        await self._stop.wait()
+                    await asyncio.wait_for(self._stop.wait(), _IDLE_ASKS_EVERY_S * (0.5 + chance.random()))
             await self._round(side, flow, random_round(chance, number, Last.CLIENT_FIRST, largest=64))
         finally:
             stream.reset()
