@@ -222,12 +222,19 @@ class Carrier:
             plane.buffers,
             lambda failures, ejected: plane.dials_failed(service, failures.values(), ejected),
         )
+        try:
+            client = TLSChannel(self._client, self._session, plane.buffers)
+            relay = Relay(plane.loop, plane.poller, client, upstream, self._relayed, plane.streams, self._half_closed)
+        except BaseException:
+            # Nobody else knows of this socket yet.
+            plane.poller.forget(upstream.fd)
+            upstream.close(reset=True)
+            raise
+        self._relay = relay
         self.life.connected(endpoint)
         # Kept: an update may take the server name away, while the connection goes on.
         self._endpoints = target.endpoints
         self._endpoints.opened(endpoint)
-        client = TLSChannel(self._client, self._session, plane.buffers)
-        self._relay = Relay(plane.loop, plane.poller, client, upstream, self._relayed, plane.streams, self._half_closed)
         self._watch_idleness(self._route.state.service.idle_timeout_s)
         self._limit_life(self._route.state.service.max_lifetime_s)
         self._relay.start()
