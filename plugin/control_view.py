@@ -59,6 +59,7 @@ class ControlView:
     life: Life
     freshness: Freshness
     saved_state: StateKeeper
+    reloads: int = 0
     started_at_s: float = field(default_factory=time.time)
     _root_expiry: tuple[tuple[str, ...], float] = ((), 0.0)
 
@@ -96,6 +97,7 @@ class ControlView:
                 *filter(None, (self.access_log.problem, self.saved_state.problem)),
             ),
             phase=self.life.phase.value,
+            reloads=self.reloads,
         )
 
     def totals(self) -> Totals:

@@ -84,6 +84,34 @@ class RuntimeDirectory:
         _private_directory(path, shared=False)
         return cls(path, _locked(path / "lock"))
 
+    @classmethod
+    def shared(cls, path: Path) -> RuntimeDirectory:
+        """One that another process holds, for a generation that is only tried: it must not write into it."""
+        return cls(path, -1)
+
+    @classmethod
+    def inherited(cls, path: Path, lock_fd: int, wanted: Path) -> RuntimeDirectory:
+        """One that this process holds already, renamed to ``wanted`` if it can be: where the next start looks."""
+        directory = cls(path, lock_fd)
+        if wanted != path:
+            with contextlib.suppress(OSError):
+                for left in wanted.glob("*"):
+                    left.unlink()
+                wanted.rmdir()
+            with contextlib.suppress(OSError):
+                path.rename(wanted)
+                directory.path = wanted
+        return directory
+
+    @property
+    def held(self) -> bool:
+        """By this process; not only :meth:`shared`."""
+        return self._lock_fd >= 0
+
+    @property
+    def lock_fd(self) -> int:
+        return self._lock_fd
+
     def socket_path(self, pid: int) -> Path:
         """Where the worker ``pid`` waits for a new control process."""
         return self.path / f"worker-{pid}.sock"
@@ -111,6 +139,7 @@ class RuntimeDirectory:
         """Forget the admin address and give up the lock; the directory stays for the next start."""
         (self.path / "admin").unlink(missing_ok=True)
         (self.path / "admin-token").unlink(missing_ok=True)
+        (self.path / "control.sock").unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             os.truncate(self._lock_fd, 0)
         os.close(self._lock_fd)

@@ -122,6 +122,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Unix time at which the state was saved that this start began with, until Consul has confirmed it; else 0."""
     consul_away: str = ""
     """Why Consul is not asked at the moment, except whether it is back."""
+    reloads: int = 0
+    """How often all processes were replaced since the first start."""
 
 
 def open_by_service(counters: Iterable[Counters]) -> dict[str, int]:

@@ -12,7 +12,9 @@ import logging
 import os
 import resource
 import signal
+import socket
 from collections.abc import Mapping
+from pathlib import Path
 
 from plugin import privileges
 from plugin.access_log_sink import AccessLogSink
@@ -23,7 +25,7 @@ from plugin.admin.token import AdminToken, new_secret
 from plugin.consul.client import ConsulClient
 from plugin.control_view import ControlView
 from plugin.definition import Definition
-from plugin.errors import GatewayError
+from plugin.errors import GatewayError, StartError
 from plugin.gateway import PATIENCE_AFTER_RESTORE_S, Gateway
 from plugin.health import Health
 from plugin.life import Life, Phase
@@ -34,6 +36,10 @@ from plugin.observe.observer import Observer
 from plugin.observe.store import FactStore
 from plugin.parts import Parts, first
 from plugin.registration import Registration
+from plugin.reload import inheritance, program
+from plugin.reload.messages import Briefing, Inheritance, Rehearsed
+from plugin.reload.turnover import Turnover
+from plugin.reload.understudy import Understudy
 from plugin.runtime_dir import RuntimeDirectory, base_directory, gateway_directory
 from plugin.saved_state.form import Owner
 from plugin.saved_state.keeper import StateKeeper
@@ -43,7 +49,7 @@ from plugin.tasks import spawn
 from plugin.workers.pool import Workers, WorkerSettings, usable_cores
 from plugin.workers.process import worker_command
 from plugin.workers.published import Published
-from plugin.workers.sockets import can_bind
+from plugin.workers.sockets import can_bind, check_can_listen
 from proxy.logs import emit
 
 logger = logging.getLogger(__name__)
@@ -72,14 +78,12 @@ def _open_as_many_files_as_allowed() -> None:
 
 
 async def _run(settings: GatewaySettings) -> int:
+    understudy = await Understudy.called(settings, os.environ) if program.REHEARSAL in os.environ else None
+    inherited = inheritance.receive()
     signals = _Signals()
-    directory = RuntimeDirectory.claim(
-        gateway_directory(
-            base_directory(settings.runtime_dir),
-            settings.id,
-            str(settings.host_port),
-        )
-    )
+    if inherited is not None:
+        inheritance.signals_again()
+    directory = _directory(settings, understudy, inherited)
     try:
         async with ConsulClient(settings.consul) as client:
             proxy_config = settings.registered_proxy_config(can_bind)
@@ -89,10 +93,32 @@ async def _run(settings: GatewaySettings) -> int:
             else:
                 definition = Definition(client, settings.id, settings.host_port, proxy_config)
                 bound = await definition.bind()
-            supervisor = Supervisor(settings, directory, client, proxy_config, bound, definition)
+            supervisor = Supervisor(settings, directory, client, proxy_config, bound, definition, inherited)
+            if understudy is not None:
+                return await understudy.play(supervisor)
             return await supervisor.run(signals)
+    except GatewayError as error:
+        if understudy is not None:
+            await understudy.say(Rehearsed(problem=str(error)))
+        raise
     finally:
-        directory.release()
+        if understudy is None:
+            directory.release()
+
+
+def _directory(
+    settings: GatewaySettings, understudy: Understudy | None, inherited: Inheritance | None
+) -> RuntimeDirectory:
+    """:raises StartError: when another gateway holds it."""
+    path = gateway_directory(base_directory(settings.runtime_dir), settings.id, str(settings.host_port))
+    if inherited is not None:
+        return RuntimeDirectory.inherited(Path(inherited.directory), inherited.lock_fd, path)
+    if understudy is None:
+        return RuntimeDirectory.claim(path)
+    held = Path(understudy.briefing.directory)
+    if path != held:
+        RuntimeDirectory.claim(path).release()
+    return RuntimeDirectory.shared(held)
 
 
 class _Signals:
@@ -120,9 +146,12 @@ class Supervisor:
         proxy_config: Mapping[str, object],
         bound: tuple[HostPort, ...],
         definition: Definition | None,
+        inherited: Inheritance | None = None,
     ) -> None:
         """``definition`` is where somebody else registers the gateway, and then ``proxy_config`` is only ours."""
         self._settings = settings
+        self._inherited = inherited
+        self._bound = bound
         self._directory = directory
         self._manager = ServiceManager()
         service_id = settings.id
@@ -209,6 +238,7 @@ class Supervisor:
             life=self._life,
             freshness=self._freshness,
             saved_state=self._saved_state,
+            reloads=inherited.reloads if inherited is not None else 0,
         )
         self._view = view
         self._farewell = Farewell(settings, self._life, self._workers, self._registration)
@@ -220,18 +250,26 @@ class Supervisor:
                 refresh=lambda: os.kill(os.getpid(), signal.SIGHUP),
             )
         )
+        self._turnover = Turnover(
+            settings, self._life, directory, self._workers, self._admin, self._registration, self._manager, inherited
+        )
+        if inherited is not None:
+            self._registration.registered = inherited.registered
+            self._workers.inherit_counts(inherited.ended, inherited.counters, inherited.restarts)
 
     async def run(self, signals: _Signals) -> int:
         """:raises GatewayError: when a socket or a worker cannot be started."""
         try:
             await self._start()
         except GatewayError:
-            self._workers.kill()
-            self._workers.release()
+            self._workers.give_up()
             await self._admin.stop()
             raise
         self._run_parts(signals)
-        await first(signals.stop, self._parts.failed)
+        await first(signals.stop, self._parts.failed, self._turnover.due)
+        if self._turnover.due.is_set() and not signals.stop.is_set():
+            await self._parts.end()
+            await self._turnover.become_successor()
         if self._parts.failed.is_set():
             await self._parts.end()
             self._workers.release()
@@ -244,7 +282,9 @@ class Supervisor:
         secret = self._settings.admin_token
         if not secret:
             secret = new_secret()
-            self._directory.write_admin_token(secret)
+            # A generation that is only tried has no admin pages: the file is that of the running one.
+            if self._directory.held:
+                self._directory.write_admin_token(secret)
         return secret
 
     async def _start_admin(self) -> str:
@@ -253,12 +293,44 @@ class Supervisor:
             await self._admin.start_unix(settings.admin_socket)
             return f"unix://{settings.admin_socket}"
         wanted = HostPort(settings.admin_address, settings.admin_port)
-        return str(await self._admin.start(wanted, chosen=settings.admin_port_chosen))
+        inherited = self._inherited.admin_fd if self._inherited is not None else -1
+        return str(await self._admin.start(wanted, chosen=settings.admin_port_chosen, inherited=inherited))
+
+    async def get_ready(self, briefing: Briefing) -> tuple[int, ...]:
+        """Do everything that a start does, except to listen, to register and to open admin pages.
+
+        :raises GatewayError: when an address cannot be bound, a worker cannot be started, or the time is over.
+        """
+        check_can_listen(address for address in self._bound if str(address) not in briefing.addresses)
+        await self._workers.start_without_sockets()
+        for name, part in (("observer", self._observer), ("gateway", self._gateway), ("files", self._needs)):
+            self._parts.run(name, part.run())
+        self._progress()
+        try:
+            async with asyncio.timeout(briefing.timeout_s):
+                await first(self._ready, self._parts.failed)
+        except TimeoutError:
+            raise StartError("; ".join(self._health.shortcomings())) from None
+        if self._parts.failed.is_set():
+            raise StartError("a part of it failed by a mistake of this program; see the log")
+        return tuple(worker.pid for worker in self._workers.all)
+
+    async def leave(self, *, workers_go_on: bool) -> None:
+        """End what :meth:`get_ready` has started."""
+        await self._parts.end()
+        if not workers_go_on:
+            self._workers.kill()
+        self._workers.release()
 
     async def _start(self) -> None:
         settings = self._settings
+        inherited = self._inherited
         admin = await self._start_admin()
-        await self._workers.start()
+        if inherited is None:
+            await self._workers.start()
+        else:
+            sockets = [socket.socket(fileno=descriptor) for descriptor in inherited.sockets]
+            await self._workers.start(sockets, frozenset(inherited.pids))
         if settings.user:
             privileges.no_more_ports()
         self._directory.write_admin_address(admin)
@@ -281,6 +353,7 @@ class Supervisor:
         run("observer", self._observer.run())
         run("gateway", self._gateway.run())
         run("files and names", self._needs.run())
+        run("door", self._turnover.door.run())
         run("stragglers", self._take_in_stragglers())
         run("read again", self._read_again(signals.read_again))
         run("health", self._watch_health())
@@ -302,6 +375,7 @@ class Supervisor:
             self._life.enter(Phase.SERVING)
             emit(logger, logging.INFO, "gateway.ready", "every worker has the newest state in force")
             self._manager.ready("serving")
+            self._turnover.succeeded()
 
     async def _watch_health(self) -> None:
         """Tell the agent soon when the gateway has become unwell for more than a moment, or well again."""
@@ -325,7 +399,9 @@ class Supervisor:
     async def _take_in_stragglers(self) -> None:
         while True:
             await asyncio.sleep(STRAGGLERS_INTERVAL_S)
-            await self._workers.take_in_stragglers()
+            # The workers of a generation that is being tried are not for us.
+            if self._life.phase is not Phase.RELOADING:
+                await self._workers.take_in_stragglers()
 
     async def _read_again(self, asked: asyncio.Event) -> None:
         while True:
@@ -356,7 +432,8 @@ class Supervisor:
             " signal again to stop at once"
         )
         emit(logger, logging.INFO, "gateway.stopping", message)
-        await self._parts.end("registration", "health", "stragglers")
+        await self._parts.end("registration", "health", "stragglers", "door")
+        await self._turnover.call_off()
         farewell = spawn(self._farewell.run(), name="farewell")
         await first(signals.stop_now, farewell)
         if not farewell.done():

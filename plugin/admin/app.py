@@ -64,12 +64,17 @@ class AdminServer:
         self._socket_path: Path | None = None
         self.address: HostPort | None = None
         """As bound; ``None`` before :meth:`start`, and on a Unix socket."""
+        self._listening: socket.socket | None = None
 
-    async def start(self, wanted: HostPort, *, chosen: bool) -> HostPort:
+    async def start(self, wanted: HostPort, *, chosen: bool, inherited: int = -1) -> HostPort:
         """Listen on ``wanted``, or unless the operator has ``chosen`` it, on the next free port after it.
+
+        The descriptor ``inherited`` of a listening socket is used if that is what is wanted, else closed.
 
         :raises StartError: when no port can be bound.
         """
+        if inherited >= 0 and (going_on := _suitable(socket.socket(fileno=inherited), wanted, chosen=chosen)):
+            return await self._started(going_on)
         last = wanted.port if chosen or not wanted.port else min(65535, wanted.port + PORTS_TO_TRY)
         for port in range(wanted.port, last + 1):
             try:
@@ -82,11 +87,19 @@ class AdminServer:
                     " choose another with --admin-address"
                 ) from error
             break
+        return await self._started(listening, wanted)
+
+    def descriptor(self) -> int:
+        """Of the listening socket, as long as the server runs; -1 before."""
+        return self._listening.fileno() if self._listening is not None else -1
+
+    async def _started(self, listening: socket.socket, wanted: HostPort | None = None) -> HostPort:
         await self._serve(listening)
+        self._listening = listening
         bound_host, bound_port = listening.getsockname()[:2]
         self.address = HostPort(bound_host, bound_port)
         message = f"the admin pages are at http://{self.address}/"
-        if wanted.port and bound_port != wanted.port:
+        if wanted is not None and wanted.port and bound_port != wanted.port:
             message += f" because port {wanted.port} is taken"
         emit(logger, logging.INFO, "admin.started", message, address=str(self.address))
         return self.address
@@ -152,6 +165,16 @@ async def _noticed(request: web.Request, handler: Handler) -> web.StreamResponse
     if (keeper := request.app.get(DOORKEEPER)) is not None:
         keeper.request_came(request.transport)
     return await handler(request)
+
+
+def _suitable(listening: socket.socket, wanted: HostPort, *, chosen: bool) -> socket.socket | None:
+    """``listening`` if it is what is wanted; else it is closed."""
+    if listening.family != socket.AF_UNIX:
+        host, port = listening.getsockname()[:2]
+        if host == wanted.host and (not chosen or wanted.port in (0, port)):
+            return listening
+    listening.close()
+    return None
 
 
 class _Pages:

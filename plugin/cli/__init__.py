@@ -16,6 +16,7 @@ from plugin.cli.check import check
 from plugin.cli.dev import dev
 from plugin.cli.link import link
 from plugin.cli.refresh import refresh
+from plugin.cli.reload import reload
 from plugin.cli.run import run
 from plugin.cli.snapshot import snapshot
 from plugin.cli.status import status
@@ -45,7 +46,7 @@ def commands() -> None:
     """
 
 
-for command in (run, dev, link, unlink, status, check, acl_policy, snapshot, refresh, version):
+for command in (run, reload, dev, link, unlink, status, check, acl_policy, snapshot, refresh, version):
     commands.add_command(command)
 
 

@@ -36,6 +36,15 @@ def change(path: str, *, service: str, admin_address: str, runtime_dir: Path | N
     return asyncio.run(_ask("POST", path, service, admin_address, runtime_dir, read_secret(token_file)))
 
 
+def find_directory(service: str, runtime_dir: Path | None) -> Path:
+    """The runtime directory of the gateway that is meant. :raises NotRunning: when there is none, or several."""
+    base = base_directory(runtime_dir)
+    if runtime_dir is None:
+        _check_owner(base)
+    address = asyncio.run(_find(service, base, ""))
+    return next(directory for directory in gateway_directories(base) if read_admin_address(directory) == address)
+
+
 async def _ask(
     method: str, path: str, service: str, admin_address: str, runtime_dir: Path | None, secret: str
 ) -> bytes:

@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from plugin.addresses import HostPort
@@ -27,7 +27,7 @@ from plugin.workers.sockets import allot, bound_address, distinct
 from plugin.workers.worker import Worker
 from proxy import frames
 from proxy.logs import emit
-from proxy.model import PROTOCOL_VERSION, CloseReason, Limits, Listener, ServiceName, Start
+from proxy.model import PROTOCOL_VERSION, CloseReason, Counters, Limits, Listener, ServiceName, Start
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +105,8 @@ class Workers:
         self._leaving: list[Worker] = []
         self._to_drain: list[Worker] = []
         self._ended = Totals()
+        self._unmet: dict[int, Counters] = {}
+        """Of workers that are still to be adopted, by process id."""
         self._stopping = False
 
     @property
@@ -128,7 +130,8 @@ class Workers:
         return self._addresses
 
     def totals(self) -> Totals:
-        return totals(self._ended, (worker.counters for worker in self.all if worker.counters is not None))
+        known = (worker.counters for worker in self.all if worker.counters is not None)
+        return totals(self._ended, (*known, *self._unmet.values()))
 
     async def start(self, inherited: Sequence[socket.socket] = (), wanted_pids: frozenset[int] | None = None) -> None:
         """Adopt what an earlier control process left, bind what is missing, start the rest.
@@ -140,21 +143,50 @@ class Workers:
         """
         self._wanted_pids = wanted_pids
         orphans = await find_orphans(self._directory, known=frozenset(), deadline_s=ADOPT_DEADLINE_S)
+        # Fresh ones first: an earlier control process may have died between starting them and using them.
+        orphans.sort(key=lambda orphan: (len(orphan.listeners) > 0, orphan.pid))
         self._published.generation = max([self._published.generation, *(o.hello.generation for o in orphans)])
         replaced = [orphan for orphan in orphans if not await self._keep(orphan)]
         own = distinct(one for slot in self._slots for one in slot.sockets)
         known = {os.fstat(one.fileno()).st_ino for one in own}
         left = distinct((*inherited, *(listener for orphan in replaced for listener in orphan.listeners)))
         problems = self._allot(self._addresses, [one for one in left if os.fstat(one.fileno()).st_ino not in known])
-        if problems:
+        if problems and not (inherited and self._addresses):
             raise problems[0]
+        for problem in problems:
+            emit(logger, logging.WARNING, "gateway.not_bound", f"{problem}; the other addresses are in force")
         for orphan in replaced:
             await self._replace(orphan)
+        for pid in [pid for pid in self._unmet if process.is_gone(pid)]:
+            self._ended.add_ended(self._unmet.pop(pid), reason=CloseReason.DRAIN)
         for slot in self._slots:
             if slot.worker is None:
                 await self._spawn(slot)
             else:
                 slot.worker.listen(slot.all_sockets)
+
+    async def start_without_sockets(self) -> None:
+        """Start workers that only get ready; whoever adopts them gives them sockets. :raises StartError: as above."""
+        for slot in self._slots:
+            await self._spawn(slot)
+
+    def inherit_counts(self, ended: Totals, counters: Mapping[int, Counters], restarts: int) -> None:
+        """Go on counting where the former control process was; before :meth:`start`."""
+        self._ended = ended
+        self._unmet = dict(counters)
+        self.restarts = restarts
+
+    @property
+    def ended(self) -> Totals:
+        """Of all workers that have ended."""
+        return self._ended
+
+    def counters(self) -> dict[int, Counters]:
+        """The last ones of each worker, by process id."""
+        return {**self._unmet, **{one.pid: one.counters for one in self.all if one.counters is not None}}
+
+    def listening_sockets(self) -> list[socket.socket]:
+        return [one for slot in self._slots for one in slot.all_sockets]
 
     def bind(self, addresses: Sequence[HostPort]) -> tuple[str, ...]:
         """Listen on these from now on, in all workers; live connections stay.
@@ -226,6 +258,7 @@ class Workers:
             on_disconnect=self._disconnected,
             on_exit=self._exited,
         )
+        worker.counters = self._unmet.pop(orphan.pid, None)
         await worker.adopt(orphan.connection, orphan.hello, orphan.frames)
         for frame in orphan.early:
             worker.receive(frame)
@@ -312,13 +345,24 @@ class Workers:
         for worker in self.all:
             worker.process.signal(number)
 
+    def give_up(self) -> None:
+        """After a start that has failed: end what it started, and let go of what it had adopted."""
+        for worker in self.all:
+            if not worker.adopted:
+                worker.process.signal(signal.SIGKILL)
+        self.release()
+
     def release(self) -> None:
         """Let go of the workers without ending them: they serve on and wait for another control process."""
+        self.let_go()
+        self._close_sockets()
+
+    def let_go(self) -> None:
+        """As :meth:`release`, but keep the listening sockets."""
         self._stopping = True
         for worker in self.all:
             worker.process.forget()
             worker.disconnect()
-        self._close_sockets()
 
     async def _wait_until_gone(self, timeout_s: float) -> None:
         waiting = [worker.process.exited.wait() for worker in self.all]

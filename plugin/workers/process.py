@@ -48,6 +48,14 @@ def worker_environment(environment: Mapping[str, str] = os.environ) -> dict[str,
     return kept
 
 
+def is_gone(pid: int) -> bool:
+    """Ended, and perhaps not waited for (proc(5))."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("Z", "X")
+    except OSError:
+        return True
+
+
 def start(command: Sequence[str], control_fd: int, inherited: Sequence[int]) -> subprocess.Popen[bytes]:
     """Start a worker that reads frames from ``control_fd``. :raises StartError: when it cannot be executed."""
     try:
@@ -120,6 +128,14 @@ class Process:
 
     def _ended(self) -> None:
         self.forget()
-        code = self._child.wait() if self._child is not None else None
+        code = self._child.wait() if self._child is not None else self._code_of_adopted()
         self.exited.set()
         self._on_exit(code)
+
+    def _code_of_adopted(self) -> int | None:
+        """After a reload, or as the first process of a container, it is our child all the same."""
+        with contextlib.suppress(ChildProcessError):
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                return os.waitstatus_to_exitcode(status)
+        return None

@@ -42,6 +42,13 @@ def check_free(address: HostPort) -> None:
         _bind(probe, address)
 
 
+def check_can_listen(addresses: Iterable[HostPort]) -> None:
+    """:raises StartError: names the first address that cannot be bound now."""
+    for address in addresses:
+        check_free(address)
+        listen(address).close()
+
+
 def listen(address: HostPort) -> socket.socket:
     """A listening socket that others of this user may share (``SO_REUSEPORT``). :raises StartError: when not."""
     listener = _socket(address)
