@@ -55,12 +55,25 @@ async def test_the_end_of_a_child_is_told_once_with_its_code(sleeper: subprocess
     watched.signal(signal.SIGKILL)
 
 
-async def test_a_process_of_somebody_else_is_watched_too(sleeper: subprocess.Popen[bytes]) -> None:
+async def test_a_process_of_somebody_else_is_watched_too() -> None:
+    """The shell has gone, so that the sleeper is nobody's child here."""
+    shell = subprocess.run(["sh", "-c", "sleep 600 >/dev/null & echo $!"], stdout=subprocess.PIPE, check=True)
+    codes: list[int | None] = []
+    pid = int(shell.stdout)
+    watched = Process(pid, codes.append)
+    os.kill(pid, signal.SIGKILL)
+    await asyncio.wait_for(watched.exited.wait(), 20)
+    assert codes == [None]
+
+
+async def test_an_adopted_child_has_its_code_and_does_not_stay_as_a_zombie(sleeper: subprocess.Popen[bytes]) -> None:
+    """After exec(2) the workers are still our children, and nothing else is known of them."""
     codes: list[int | None] = []
     watched = Process(sleeper.pid, codes.append)
     os.kill(sleeper.pid, signal.SIGKILL)
     await asyncio.wait_for(watched.exited.wait(), 20)
-    assert codes == [None]
+    assert codes == [-signal.SIGKILL]
+    assert not Path(f"/proc/{sleeper.pid}").exists()
 
 
 async def test_without_process_descriptors_it_is_asked_for(
