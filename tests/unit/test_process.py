@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -55,13 +54,17 @@ async def test_the_end_of_a_child_is_told_once_with_its_code(sleeper: subprocess
     watched.signal(signal.SIGKILL)
 
 
-async def test_a_process_of_somebody_else_is_watched_too() -> None:
-    """The shell has gone, so that the sleeper is nobody's child here."""
+@pytest.fixture
+def foreign() -> int:
+    """A sleeper that is nobody's child here: the shell that started it has gone."""
     shell = subprocess.run(["sh", "-c", "sleep 600 >/dev/null & echo $!"], stdout=subprocess.PIPE, check=True)
+    return int(shell.stdout)
+
+
+async def test_a_process_of_somebody_else_is_watched_too(foreign: int) -> None:
     codes: list[int | None] = []
-    pid = int(shell.stdout)
-    watched = Process(pid, codes.append)
-    os.kill(pid, signal.SIGKILL)
+    watched = Process(foreign, codes.append)
+    os.kill(foreign, signal.SIGKILL)
     await asyncio.wait_for(watched.exited.wait(), 20)
     assert codes == [None]
 
@@ -73,7 +76,8 @@ async def test_an_adopted_child_has_its_code_and_does_not_stay_as_a_zombie(sleep
     os.kill(sleeper.pid, signal.SIGKILL)
     await asyncio.wait_for(watched.exited.wait(), 20)
     assert codes == [-signal.SIGKILL]
-    assert not Path(f"/proc/{sleeper.pid}").exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(sleeper.pid, 0)
 
 
 async def test_without_process_descriptors_it_is_asked_for(
