@@ -130,13 +130,19 @@ class ServiceResolver(_Answer, frozen=True):
     meta: dict[str, str] | None = None
 
 
-class AccessLogs(_Answer, frozen=True):
+class ProxyAccessLogs(_Answer, frozen=True):
+    """Of the registration of a proxy; what is not set is empty."""
+
     enabled: bool = False
     disable_listener_logs: bool = False
-    type: str = "stdout"
+    type: str = ""
     path: str = ""
     json_format: str = ""
     text_format: str = ""
+
+
+class AccessLogs(ProxyAccessLogs, frozen=True):
+    type: str = "stdout"
 
 
 class ProxyDefaults(_Answer, frozen=True):
@@ -251,17 +257,6 @@ class EnvoyExtension(_Answer, frozen=True):
     required: bool = False
     consul_version: str = ""
     envoy_version: str = ""
-
-
-class ProxyAccessLogs(_Answer, frozen=True):
-    """As :class:`AccessLogs`, of a proxy's registration: what is not set is empty."""
-
-    enabled: bool = False
-    disable_listener_logs: bool = False
-    type: str = ""
-    path: str = ""
-    json_format: str = ""
-    text_format: str = ""
 
 
 class InstanceProxy(_Answer, frozen=True):

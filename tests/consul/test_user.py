@@ -15,8 +15,11 @@ import pytest
 
 from plugin.dev.consul_agent import ConsulAgent
 from plugin.dev.gateway import Gateway
+from plugin.dev.pki import Authority
 from plugin.dev.processes import can_connect
 from plugin.errors import StartError
+from tests.support.eventually import eventually
+from tests.support.linking import Links, serves, service_status
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -62,6 +65,49 @@ async def test_it_binds_a_low_port_and_nothing_of_root_is_left(consul_agent: Con
             assert set(status["Gid"].split()) == {str(NOBODY.pw_gid)}
             assert {int(status[field], 16) for field in ("CapPrm", "CapEff", "CapInh", "CapAmb")} == {0}
         assert gateway.access_log_path.stat().st_uid == NOBODY.pw_uid
+
+
+@pytest.mark.parametrize("file", ["CAFile", "CertFile", "KeyFile"])
+async def test_a_file_that_the_user_may_not_read_is_named_and_harms_its_service_alone(
+    consul_agent: ConsulAgent, folder: Path, file: str
+) -> None:
+    authority, name = Authority(), f"user-{file.lower()}"
+    certificate, key = authority.client("client").write(folder, "client")
+    paths = {"CAFile": authority.write(folder, "ca"), "CertFile": certificate, "KeyFile": key}
+    for path in paths.values():
+        shutil.chown(path, NOBODY.pw_uid, NOBODY.pw_gid)
+    shutil.chown(paths[file], 0, 0)
+    paths[file].chmod(0o600)
+    links = Links(consul_agent, name)
+    async with Gateway(consul_agent, folder, name, arguments=["--user", "nobody"]) as gateway:
+        await links.add(f"{name}-plain", 5432)
+        await links.add(f"{name}-tls", 5433, **{key: str(path) for key, path in paths.items()})
+        await serves(gateway, f"{name}-plain")
+
+        async def told() -> bool:
+            reasons = (await service_status(gateway, f"{name}-tls")).get("reasons", ())
+            said = f"{paths[file]} may not be read by the gateway's user (uid {NOBODY.pw_uid})"
+            return any(said in reason for reason in reasons)
+
+        await eventually(told, what=f"{file} is named")
+        assert not (await service_status(gateway, f"{name}-tls"))["served"]
+        shutil.chown(paths[file], NOBODY.pw_uid, NOBODY.pw_gid)
+        await serves(gateway, f"{name}-tls")
+
+
+async def test_workers_with_a_low_port_are_taken_over(consul_agent: ConsulAgent, folder: Path) -> None:
+    port = low_port()
+    gateway = Gateway(consul_agent, folder, "user-again", port=port, arguments=["--user", "nobody"])
+    async with gateway:
+        workers = set(gateway.worker_pids())
+        await gateway.kill_control()
+        assert can_connect("127.0.0.1", port)
+        await gateway.start()
+        shown = (await gateway.status())["workers"]
+        assert {worker["pid"] for worker in shown if worker["adopted"]} == workers
+        assert can_connect("127.0.0.1", port)
+        assert gateway.child is not None
+        assert set(status_of(gateway.child.pid)["Uid"].split()) == {str(NOBODY.pw_uid)}
 
 
 async def test_a_user_who_does_not_exist_is_named(consul_agent: ConsulAgent, folder: Path) -> None:
