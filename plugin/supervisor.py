@@ -207,9 +207,15 @@ class Supervisor:
             partition=settings.consul.partition,
         )
         self._saved_state = StateKeeper(
-            settings.state_dir, owner, self._store, self._freshness, worth_saving=lambda: published.complete
+            settings.state_dir,
+            owner,
+            self._store,
+            self._freshness,
+            worth_saving=lambda: published.complete,
+            generation=lambda: published.generation,
         )
-        self._restore(client)
+        self._published = published
+        self._presence = client.presence
         self._registration = Registration(
             client,
             service=settings.service,
@@ -331,6 +337,7 @@ class Supervisor:
         else:
             sockets = [socket.socket(fileno=descriptor) for descriptor in inherited.sockets]
             await self._workers.start(sockets, frozenset(inherited.pids))
+        self._restore()
         if settings.user:
             privileges.no_more_ports()
         self._directory.write_admin_address(admin)
@@ -338,12 +345,13 @@ class Supervisor:
         message = f"{settings.service} listens on {addresses} with {len(self._workers.all)} workers"
         emit(logger, logging.INFO, "gateway.started", message, pid=os.getpid())
 
-    def _restore(self, client: ConsulClient) -> None:
-        """Begin with the saved state, if there is one that can be used."""
+    def _restore(self) -> None:
+        """Begin with the saved state, if there is one that can be used and no worker has a newer one."""
         self._needs.know(self._saved_state.restore())
         state = self._saved_state.restored
         if state is not None and state.roots is not None and state.roots.value is not None:
-            client.presence.expect_restored(state.roots.value.trust_domain, state.datacenter)
+            self._published.generation = max(self._published.generation, state.generation)
+            self._presence.expect_restored(state.roots.value.trust_domain, state.datacenter)
             self._gateway.patience_s = PATIENCE_AFTER_RESTORE_S
             if self._definition is not None and not self._definition.known:
                 self._store.set_proxy_config(state.proxy_config)

@@ -82,6 +82,8 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
     peers: Known[tuple[PeerBundle, ...]] | None = None
     proxy_config: dict[str, Any] = {}
     services: tuple[SavedService, ...] = ()
+    generation: int = 0
+    """Number of the newest state that workers had by then; at least these facts are in it."""
 
 
 _encoder = msgspec.msgpack.Encoder()

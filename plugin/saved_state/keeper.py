@@ -38,17 +38,20 @@ class StateKeeper:
         freshness: Freshness,
         *,
         worth_saving: Callable[[], bool],
+        generation: Callable[[], int],
     ) -> None:
-        """``worth_saving`` says whether the first answers have all come, so that no better state is replaced."""
+        """``generation`` is the number of the newest state that workers have. ``worth_saving`` says whether the first
+        answers have all come, so that no better state is replaced."""
         self._directory = directory.absolute() if directory is not None else None
         self._owner = owner
         self._store = store
         self._freshness = freshness
         self._worth_saving = worth_saving
+        self._generation = generation
         self._refresh_s = REFRESH_S
         if freshness.max_age_s:
             self._refresh_s = min(REFRESH_S, freshness.max_age_s / REFRESHES_PER_MAXIMUM)
-        self._saved_revision = -1
+        self._saved_version = (-1, -1)
         self._saved_at_s = 0.0
         self._confirmed = False
         self.restored: SavedState | None = None
@@ -67,6 +70,10 @@ class StateKeeper:
             self._report(str(refused), "state.refused")
             return {}
         if state is None:
+            return {}
+        if self._generation() > state.generation:
+            message = f"workers of an earlier start have a newer state than {path}; they go on with it"
+            emit(logger, logging.INFO, "state.outdated", message)
             return {}
         age_s = _seconds_since(state)
         self._freshness.restored({kind: kind_age_s + age_s for kind, kind_age_s in state.ages_s.items()})
@@ -94,22 +101,25 @@ class StateKeeper:
                     await self.save()
         finally:
             if self._is_due(False):
-                revision, state = self._snapshot()
-                self._saved(revision, self._try_to_write(state))
+                version, state = self._snapshot()
+                self._saved(version, self._try_to_write(state))
 
     async def save(self) -> None:
-        revision, state = self._snapshot()
+        version, state = self._snapshot()
         self._saved_at_s = time.monotonic()
-        self._saved(revision, await asyncio.to_thread(self._try_to_write, state))
+        self._saved(version, await asyncio.to_thread(self._try_to_write, state))
 
     def _is_due(self, old: bool) -> bool:
         if self._directory is None or not self._worth_saving():
             return False
         mesh = self._store.mesh_facts()
         whole = self._store.entry.fact.known and mesh.roots.known and bool(mesh.datacenter)
-        return whole and (old or self._store.revision != self._saved_revision)
+        return whole and (old or self._version() != self._saved_version)
 
-    def _snapshot(self) -> tuple[int, SavedState]:
+    def _version(self) -> tuple[int, int]:
+        return self._store.revision, self._generation()
+
+    def _snapshot(self) -> tuple[tuple[int, int], SavedState]:
         state = gather(
             self._store,
             self._owner,
@@ -117,8 +127,9 @@ class StateKeeper:
             saved_at_s=time.time(),
             boot_id=_boot_id(),
             saved_at_boottime_s=time.clock_gettime(time.CLOCK_BOOTTIME),
+            generation=self._generation(),
         )
-        return self._store.revision, state
+        return self._version(), state
 
     def _try_to_write(self, state: SavedState) -> str:
         """The problem, or an empty text. Blocks for as long as the disk takes."""
@@ -133,11 +144,11 @@ class StateKeeper:
             return f"{what}; make room, or let this user write there. Serving goes on"
         return ""
 
-    def _saved(self, revision: int, problem: str) -> None:
+    def _saved(self, version: tuple[int, int], problem: str) -> None:
         if problem:
             self._report(problem, "state.not_saved")
             return
-        self._saved_revision = revision
+        self._saved_version = version
         if self.problem:
             emit(logger, logging.INFO, "state.saved", f"the state is saved in {self._directory} again")
         self.problem = ""

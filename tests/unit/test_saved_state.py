@@ -60,8 +60,11 @@ def filled(leaf_ends_s: float = 9e9) -> FactStore:
     return store
 
 
-def keeping(directory: Path, store: FactStore, owner: Owner = OWNER, max_age_s: float = 0.0) -> StateKeeper:
-    return StateKeeper(directory, owner, store, Freshness(list, max_age_s=max_age_s), worth_saving=lambda: True)
+def keeping(
+    directory: Path, store: FactStore, owner: Owner = OWNER, freshness: Freshness | None = None, generation: int = 0
+) -> StateKeeper:
+    aging = freshness or Freshness(list)
+    return StateKeeper(directory, owner, store, aging, worth_saving=lambda: True, generation=lambda: generation)
 
 
 @pytest.fixture
@@ -112,6 +115,19 @@ async def test_what_was_not_known_stays_unknown(saved: Path) -> None:
     _, store = await restored(saved)
     facts = store.service_facts(WEB)
     assert not any(fact.known for fact in (facts.instances, facts.intentions, facts.leaf, facts.sidecars))
+
+
+@pytest.mark.parametrize(("theirs", "used"), [(6, True), (7, True), (8, False)])
+async def test_workers_of_an_earlier_start_never_go_back_to_an_older_state(
+    tmp_path: Path, theirs: int, used: bool
+) -> None:
+    """What was denied after the last save, and before a crash, stays denied."""
+    await keeping(tmp_path / "state", filled(), generation=7).save()
+    store = FactStore()
+    found = keeping(tmp_path / "state", store, generation=theirs)
+    found.restore()
+    assert (found.restored is not None, bool(store.linked())) == (used, used)
+    assert found.problem == ""
 
 
 async def test_the_file_is_private_and_nothing_else_is_left(saved: Path) -> None:
@@ -274,7 +290,7 @@ async def test_the_age_goes_on_while_nothing_runs(saved: Path, monkeypatch: pyte
     monkeypatch.setattr(time, "clock_gettime", lambda clock: state.saved_at_boottime_s + 100.0)
     told: list[bool] = []
     freshness = Freshness(list, max_age_s=120.0, stale=told.append)
-    StateKeeper(saved.parent, OWNER, FactStore(), freshness, worth_saving=lambda: True).restore()
+    keeping(saved.parent, FactStore(), freshness=freshness).restore()
     assert 140.0 <= (freshness.age_s() or 0.0) < 170.0
     # Before the first connection could be let in.
     assert told == [True]
@@ -307,7 +323,7 @@ async def test_only_what_changed_is_written_again(saved: Path, quick: None) -> N
     store = filled()
     found = keeping(saved.parent, store)
     running = asyncio.get_running_loop().create_task(found.run())
-    await eventually(lambda: found._saved_revision == store.revision)
+    await eventually(lambda: found._saved_version[0] == store.revision)
     first = identity_of(saved)
     store.intentions(DB).learned(store.service_facts(DB).intentions.value)
     await asyncio.wait([running], timeout=0.3)
