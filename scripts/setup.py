@@ -35,6 +35,7 @@ DEBIAN_PACKAGES: dict[str, Callable[[], object]] = {
     # Its command is in no path that matters: tests preload the library.
     "faketime": lambda: any(Path("/usr/lib").glob("*/faketime/libfaketime.so.1")),
     "postgresql": lambda: _found(locate.postgres_bin),
+    "systemd": lambda: shutil.which("systemd-analyze"),
 }
 """A package, and whether what it brings is here already."""
 

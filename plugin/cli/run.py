@@ -136,12 +136,6 @@ from proxy import logs
     "Default: 64 MiB for each worker.",
 )
 @click.option(
-    "--dns-server",
-    multiple=True,
-    metavar="IP:PORT",
-    help="Resolves hostnames of external services; may be repeated. Default: the name servers of /etc/resolv.conf.",
-)
-@click.option(
     "--max-state-age",
     type=click.FloatRange(0),
     default=0.0,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.eventually import SCALE
+from tests.support.secrecy import OUTPUT
 
 ROOT = Path(__file__).parents[2]
 _DEADLINE_S = 60.0
@@ -53,4 +54,6 @@ async def consul_tgw(*arguments: str, environment: Mapping[str, str]) -> Said:
             process.kill()
             await process.wait()
     assert process.returncode is not None
+    OUTPUT.learn_environment(environment)
+    assert OUTPUT.feed(f"consul-tgw {arguments[0]}", output + errors) == []
     return Said(code=process.returncode, output=output.decode(), errors=errors.decode())
