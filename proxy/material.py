@@ -13,7 +13,6 @@ from OpenSSL import SSL, crypto
 from proxy.errors import MaterialError
 from proxy.openssl import lib
 
-_MISMATCH = "MismatchedTags"
 _PEM_MARK = "-----BEGIN CERTIFICATE-----"
 
 
@@ -67,6 +66,5 @@ def explain(error: Exception) -> str:
     """An error of OpenSSL, or another one, as one line."""
     if isinstance(error, SSL.Error) and error.args and error.args[0]:
         return "; ".join(str(entry[-1]) for entry in error.args[0])
-    if _MISMATCH in (text := str(error)):
-        return "its BEGIN and END lines do not match"  # the library quotes what is there: lines of a key, perhaps
-    return text or type(error).__name__
+    # Without what the library quotes of the text: it may be lines of a key.
+    return str(error).partition('("')[0] or type(error).__name__

@@ -152,4 +152,5 @@ def _what_instead(content: bytes) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).split("\n", 1)[0] or type(error).__name__
+    """Without what the library quotes of the text: it may be lines of a key."""
+    return str(error).split("\n", 1)[0].partition('("')[0] or type(error).__name__

@@ -166,3 +166,14 @@ def test_any_content_is_certificates_or_a_problem(content: bytes) -> None:
     for read in (read_certificates, read_authorities, read_private_key):
         with contextlib.suppress(PEMError):
             read(content)
+
+
+def test_an_error_quotes_no_line_of_a_key() -> None:
+    key = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg"
+    text = f"-----BEGIN CERTIFICATE-----\nAAAA\n-----END {key}-----\nAAAA\n-----END CERTIFICATE-----\n"
+    with pytest.raises(PEMError) as raised:
+        read_certificates(text.encode())
+    assert key not in str(raised.value)
+    with pytest.raises(PEMError) as raised:
+        read_private_key(f"-----BEGIN PRIVATE KEY-----\n{key}\na: b\n-----END PRIVATE KEY-----\n".encode())
+    assert key not in str(raised.value)
