@@ -56,13 +56,14 @@ class Peer:
         self._finishing = False
 
     def send(self, data: bytes) -> None:
-        if self.open and self.established and not self._finishing:
-            self.sent += data
-            if self._tls is None:
-                self._waiting += data
-            else:
-                self._tls.write(data)
-            self.step()
+        if not (self.open and self.established) or self._finishing or (self._tls is not None and self.ended):
+            return
+        if self._tls is None:
+            self._waiting += data
+        else:
+            self._tls.write(data)
+        self.sent += data
+        self.step()
 
     def raw(self, data: bytes) -> None:
         """Bytes beside the session."""
