@@ -10,9 +10,8 @@ import asyncio
 import enum
 import random
 import struct
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from plugin.tasks import spawn
 from soak.streams import Broken, Stream
@@ -72,9 +71,10 @@ class Side:
     async def send_round(self, one: Round, *, from_client: bool) -> None:
         if from_client:
             await self._send(one.encode())
+        mine, theirs = (one.up, one.down) if from_client else (one.down, one.up)
         await _both(
-            self._send_all(one.seed, one.up if from_client else one.down, from_client=from_client, last=one.last),
-            self._check_all(one.seed, one.down if from_client else one.up, from_client=from_client, last=one.last),
+            lambda: self._send_all(one.seed, mine, from_client=from_client, last=one.last),
+            lambda: self._check_all(one.seed, theirs, from_client=from_client, last=one.last),
         )
         if one.last is (Last.SERVICE_FIRST if from_client else Last.CLIENT_FIRST):
             await self.stream.finish()
@@ -160,19 +160,19 @@ class _Content:
         return data
 
 
-async def _both(sending: Coroutine[Any, Any, None], checking: Coroutine[Any, Any, None]) -> None:
+async def _both(sending: Callable[[], Awaitable[None]], checking: Callable[[], Awaitable[None]]) -> None:
     """Run both to their end. When sending breaks, what still comes is checked nevertheless: how it ends matters."""
     broken: list[Broken] = []
 
     async def send() -> None:
         try:
-            await sending
+            await sending()
         except Broken as error:
             broken.append(error)
 
     sender = spawn(send(), name="send")
     try:
-        await checking
+        await checking()
         await sender
     finally:
         sender.cancel()
