@@ -362,6 +362,7 @@ class Supervisor:
         run("gateway", self._gateway.run())
         run("files and names", self._needs.run())
         run("door", self._turnover.door.run())
+        run("hung workers", self._workers.pulse.run())
         run("stragglers", self._take_in_stragglers())
         run("read again", self._read_again(signals.read_again))
         run("health", self._watch_health())

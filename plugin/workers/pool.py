@@ -23,6 +23,7 @@ from plugin.workers import process
 from plugin.workers.counters import Totals, totals
 from plugin.workers.handover import Orphan, adopt, find_orphans
 from plugin.workers.published import Published
+from plugin.workers.pulse import Pulse
 from plugin.workers.sockets import allot, bound_address, distinct
 from plugin.workers.worker import Worker
 from proxy import frames
@@ -104,6 +105,7 @@ class Workers:
         self._slots = [_Slot(index) for index in range(settings.count)]
         self._leaving: list[Worker] = []
         self._to_drain: list[Worker] = []
+        self.pulse = Pulse(lambda: self.all, self._is_serving, self._replace_hung, self._recovered)
         self._ended = Totals()
         self._unmet: dict[int, Counters] = {}
         """Of workers that are still to be adopted, by process id."""
@@ -316,6 +318,23 @@ class Workers:
         self._access_log_fd = descriptor
         for worker in self.all:
             worker.redirect_access_log(descriptor)
+
+    def _is_serving(self, worker: Worker) -> bool:
+        return not self._stopping and any(slot.worker is worker for slot in self._slots)
+
+    def _replace_hung(self, worker: Worker) -> None:
+        slot = next(slot for slot in self._slots if slot.worker is worker)
+        slot.worker, slot.last_exit = None, "the one before it did not answer"
+        self._leaving.append(worker)
+        self.restarts += 1
+        message = (
+            f"worker {slot.index} does not answer; another one takes its sockets, and it is killed unless it answers"
+        )
+        emit(logger, logging.ERROR, "worker.hung", message, worker=slot.index, pid=worker.pid)
+        spawn(self._restart_later(slot, 0.0), name=f"replace worker {slot.index}")
+
+    def _recovered(self, worker: Worker) -> None:
+        worker.drain(self.settings.handover_timeout_s, self.settings.limits.drain_window_s)
 
     async def take_in_stragglers(self) -> None:
         """Drive and drain workers of an earlier control process that were not waiting yet when we started."""

@@ -35,6 +35,8 @@ from proxy.model import (
     Hello,
     Listen,
     Listening,
+    Ping,
+    Pong,
     Query,
     ServiceName,
     Start,
@@ -59,6 +61,8 @@ class _Sent:
     names: frozenset[ServiceName] | None
     """``None``: everything."""
     mesh: bool
+    size: int
+    """Bytes of the frame."""
 
 
 @dataclass(slots=True)
@@ -96,6 +100,8 @@ class Worker:
         self.problems: dict[ServiceName | None, str] = {}
         self.counters: Counters | None = None
         self.revoked = 0
+        self.silent = 0
+        """Pings since its last answer."""
         self._published = published
         self._on_progress = on_progress
         self._on_disconnect = on_disconnect
@@ -137,6 +143,19 @@ class Worker:
     def driven(self) -> bool:
         """We speak its protocol version (a worker we started does)."""
         return self.version in (0, PROTOCOL_VERSION)
+
+    @property
+    def bytes_in_flight(self) -> int:
+        """Of updates that it has not put in force yet."""
+        return sum(sent.size for sent in self._in_flight)
+
+    def ping(self) -> int:
+        """Ask whether it answers; how many times before that it has not."""
+        if self._channel is None or not self.driven or not self.version:
+            return 0
+        self._channel.send(frames.encode(Ping(next(self._query_ids))))
+        silent, self.silent = self.silent, self.silent + 1
+        return silent
 
     @property
     def connected(self) -> bool:
@@ -263,7 +282,9 @@ class Worker:
         assert self._channel is not None
         self._channel.send(frame)
         self.sent = update.generation
-        self._in_flight.append(_Sent(generation=update.generation, names=names, mesh=update.mesh is not None))
+        self._in_flight.append(
+            _Sent(generation=update.generation, names=names, mesh=update.mesh is not None, size=len(frame))
+        )
 
     def receive(self, frame: ToControl) -> None:
         match frame:
@@ -274,6 +295,8 @@ class Worker:
             case Hello():
                 self.version = frame.version
                 self._on_progress(self)
+            case Pong():
+                self.silent = 0
             case Listening():
                 self._listens(frame)
             case ConnectionPage():

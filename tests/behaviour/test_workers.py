@@ -15,8 +15,10 @@ import pytest
 from plugin.addresses import HostPort
 from plugin.errors import StartError
 from plugin.runtime_dir import RuntimeDirectory
+from plugin.tasks import spawn
 from plugin.workers.pool import Workers, WorkerSettings, restart_delay_s
 from plugin.workers.published import Published
+from plugin.workers.pulse import HANG_BEATS
 from proxy.model import Leaf, Mesh, Service, ServiceName
 from tests.support.eventually import eventually
 
@@ -208,6 +210,65 @@ async def test_drain_ends_every_worker(group: Group) -> None:
     await workers.drain(1.0)
     assert workers.all == []
     assert workers.restarts == 0
+
+
+async def beaten(workers: Workers, condition: Callable[[], bool], what: str) -> None:
+    """Let beats come until ``condition``, slowly enough for answers."""
+
+    async def one_more() -> bool:
+        workers.pulse.beat(late=False)
+        await asyncio.sleep(0.05)
+        return condition()
+
+    await eventually(one_more, what=what)
+
+
+async def test_a_hung_worker_is_replaced_and_killed_after_a_grace(group: Group) -> None:
+    workers = await group.start(known(service("legacy")), count=1)
+    (address,) = workers.addresses()
+    (hung,) = workers.all
+    os.kill(hung.pid, signal.SIGSTOP)
+    waiting = spawn(answer(address), name="client")
+    await beaten(workers, lambda: len(workers.all) == 2 and workers.ready, "another worker serves")
+    group.pids |= {worker.pid for worker in workers.all}
+    assert await waiting == workers.all[0].pid != hung.pid
+    assert not hung.process.exited.is_set()
+    await beaten(workers, hung.process.exited.is_set, "the hung one is killed")
+    assert (len(workers.all), workers.restarts) == (1, 1)
+
+
+async def test_a_hung_worker_that_answers_again_finishes_its_connections(group: Group) -> None:
+    workers = await group.start(known(service("legacy")), count=1)
+    (hung,) = workers.all
+    os.kill(hung.pid, signal.SIGSTOP)
+    await beaten(workers, lambda: len(workers.all) == 2, "another worker is there")
+    os.kill(hung.pid, signal.SIGCONT)
+    await beaten(workers, lambda: hung.draining, "it is drained, not killed")
+    await beaten(workers, hung.process.exited.is_set, "it leaves by itself")
+
+
+async def test_replacing_hung_workers_is_no_loop(group: Group) -> None:
+    workers = await group.start(known(service("legacy")), count=1)
+    os.kill(workers.all[0].pid, signal.SIGSTOP)
+    await beaten(workers, lambda: len(workers.all) == 2 and workers.ready, "another worker serves")
+    (second, _) = workers.all
+    os.kill(second.pid, signal.SIGSTOP)
+    for _ in range(HANG_BEATS + 5):
+        workers.pulse.beat(late=False)
+    assert workers.all[0] is second
+    assert workers.restarts == 1
+
+
+async def test_what_stopped_the_control_process_makes_no_worker_hang(group: Group) -> None:
+    workers = await group.start(known(service("legacy")), count=1)
+    (worker,) = workers.all
+    os.kill(worker.pid, signal.SIGSTOP)
+    for _ in range(HANG_BEATS):
+        workers.pulse.beat(late=False)
+    for _ in range(3 * HANG_BEATS):
+        workers.pulse.beat(late=True)
+    assert workers.all == [worker]
+    os.kill(worker.pid, signal.SIGCONT)
 
 
 async def test_a_crash_loop_is_slowed_down_and_explained(group: Group) -> None:
