@@ -19,11 +19,12 @@ from plugin.consul.api import HealthEntry
 from plugin.consul.client import ConsulClient, decode_rows
 from plugin.consul.poller import Poller, WatchState, watch_state
 from plugin.consul.transport import Reply
-from plugin.consul.watch import Backoff, News, Watch
+from plugin.consul.watch import News, Watch
 from plugin.errors import ConsulForbidden, ConsulUnavailable, GatewayError
 from plugin.observe import denials
 from plugin.observe.denials import Hidden
 from plugin.observe.store import FactStore, Slot
+from plugin.observe.sweep import Sweep
 from proxy.logs import emit
 from proxy.model import ServiceName
 
@@ -31,9 +32,6 @@ logger = logging.getLogger(__name__)
 
 OWN_QUERIES = 30
 """With those for what all services share and the reads, 1,000 linked services stay under 64 connections."""
-SWEEP_PAUSE_S = 1.0
-SWEEP_REST = 3.0
-"""Times as long as a sweep took: in a busy datacenter sweeps take a quarter of the time, not all of it."""
 SWEEP_REQUESTS = 4
 """At a time."""
 FORBIDDEN_RETRY_S = 1.0
@@ -118,13 +116,10 @@ class _Shared:
         self._client = client
         self._store = store
         self._members: dict[ServiceName, tuple[Slot[Instances], Watch[Instances]]] = {}
-        self._due: set[ServiceName] = set()
+        self._sweep = Sweep(client, "instances", self._read, at_a_time=SWEEP_REQUESTS)
         self._forbidden: set[ServiceName] = set()
         self._ask_forbidden = asyncio.Event()
-        self._wake = asyncio.Event()
         self._needed = asyncio.Event()
-        self._backoff = Backoff()
-        self._requests = asyncio.Semaphore(SWEEP_REQUESTS)
         self._signals = [
             self._signal("health of any service", endpoints.HEALTH_STATE, endpoints.NO_CHECKS),
             self._signal("any service", endpoints.CATALOG_SERVICES, endpoints.NO_SERVICES),
@@ -145,15 +140,13 @@ class _Shared:
         slot = self._store.instances(name)
         self._members[name] = slot, Watch(_decoder(name))
         self._needed.set()
-        self._due.add(name)
-        self._wake.set()
+        self._sweep.ask([name])
 
     def ask_afresh(self) -> None:
         for signal in self._signals:
             signal.ask_afresh()
         self._ask_forbidden.set()
-        self._due.update(self._members)
-        self._wake.set()
+        self._sweep.ask(self._members)
 
     def retry_now(self) -> None:
         for signal in self._signals:
@@ -161,42 +154,24 @@ class _Shared:
 
     def discard(self, name: ServiceName) -> None:
         self._members.pop(name, None)
-        self._due.discard(name)
+        self._sweep.discard(name)
         self._forbidden.discard(name)
 
     async def run(self) -> None:
         await self._needed.wait()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._sweep(), name="instances without a query of their own")
+            group.create_task(self._sweep.run(), name="instances without a query of their own")
             group.create_task(self._retry_forbidden(), name="instances that may not be read")
             for signal in self._signals:
                 group.create_task(signal.run(), name=signal.name)
 
     def _signalled(self, _: News[bytes]) -> None:
         # Also when a wait ended without news: what the token may read changes without the index.
-        self._due.update(self._members)
-        self._wake.set()
+        self._sweep.ask(self._members)
 
     def _signal_failed(self, problem: GatewayError) -> None:
         for slot, _ in self._members.values():
             slot.failed(problem)
-
-    async def _sweep(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            began_s = time.monotonic()
-            due = sorted(self._due)
-            self._due.clear()
-            async with asyncio.TaskGroup() as group:
-                problems = [group.create_task(self._read(name)) for name in due]
-            failed = [problem for task in problems if (problem := task.result()) is not None]
-            if failed:
-                self._wake.set()
-                await self._client.presence.pause(self._backoff.failed(failed[0]))
-            else:
-                self._backoff.succeeded()
-                await asyncio.sleep(max(SWEEP_PAUSE_S, SWEEP_REST * (time.monotonic() - began_s)))
 
     async def _retry_forbidden(self) -> None:
         """Apart, so that what is not allowed delays nobody else."""
@@ -207,37 +182,35 @@ class _Shared:
                     await self._ask_forbidden.wait()
             self._ask_forbidden.clear()
             if self._forbidden:
-                self._due.update(self._forbidden)
-                self._wake.set()
+                self._sweep.ask(self._forbidden)
 
     async def _read(self, name: ServiceName) -> GatewayError | None:
         """Return the problem after which ``name`` has to be read again soon."""
-        async with self._requests:
-            if name not in self._members:
+        if name not in self._members:
+            return None
+        slot, watch = self._members[name]
+        watch.requests += 1
+        # A plain read is what the servers know now, whatever index came before.
+        watch.index = 0
+        try:
+            reply = await self._client.blocking_get(endpoints.health(name.name), endpoints.tenancy(name))
+        except GatewayError as problem:
+            watch.fail(problem, time.monotonic())
+        else:
+            news = watch.receive(reply, time.monotonic())
+            if news is not None:
+                self._allowed(name)
+                _learn(self._client, slot, watch, name, news)
                 return None
-            slot, watch = self._members[name]
-            watch.requests += 1
-            # A plain read is what the servers know now, whatever index came before.
-            watch.index = 0
-            try:
-                reply = await self._client.blocking_get(endpoints.health(name.name), endpoints.tenancy(name))
-            except GatewayError as problem:
-                watch.fail(problem, time.monotonic())
-            else:
-                news = watch.receive(reply, time.monotonic())
-                if news is not None:
-                    self._allowed(name)
-                    _learn(self._client, slot, watch, name, news)
-                    return None
-            failure = watch.problem or ConsulUnavailable(f"no usable answer about the instances of {name}")
-            watch.problem = failure = await denials.of_instances(self._client, name, failure)
+        failure = watch.problem or ConsulUnavailable(f"no usable answer about the instances of {name}")
+        watch.problem = failure = await denials.of_instances(self._client, name, failure)
         slot.failed(failure)
         if name not in self._members:
             return None
         if isinstance(failure, ConsulForbidden):
             self._forbidden.add(name)
             return None
-        self._due.add(name)
+        self._sweep.again(name)
         return failure
 
     def _allowed(self, name: ServiceName) -> None:

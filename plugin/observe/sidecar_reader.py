@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Iterable
 
 from plugin.assemble.mesh_instances import could_be_mixed
@@ -17,14 +16,12 @@ from plugin.consul import endpoints
 from plugin.consul.api import HealthEntry
 from plugin.consul.client import ConsulClient, decode_rows
 from plugin.consul.poller import Poller, WatchState
-from plugin.consul.watch import Backoff, News
+from plugin.consul.watch import News
 from plugin.errors import GatewayError
 from plugin.observe.store import FactStore
+from plugin.observe.sweep import Sweep
 from proxy.model import ServiceName
 
-SWEEP_PAUSE_S = 1.0
-SWEEP_REST = 3.0
-"""Times as long as a sweep took: in a busy datacenter sweeps take a quarter of the time, not all of it."""
 SWEEP_REQUESTS = 2
 """At a time."""
 
@@ -38,11 +35,8 @@ class SidecarReader:
         self._client = client
         self._store = store
         self._members: set[ServiceName] = set()
-        self._due: set[ServiceName] = set()
-        self._wake = asyncio.Event()
+        self._sweep = Sweep(client, "sidecars", self._read, at_a_time=SWEEP_REQUESTS)
         self._needed = asyncio.Event()
-        self._backoff = Backoff()
-        self._requests = asyncio.Semaphore(SWEEP_REQUESTS)
         self._reported: set[ServiceName] = set()
         self._signal: Poller[bytes] = Poller(
             client,
@@ -60,7 +54,7 @@ class SidecarReader:
         self._store.subscribe_instances(self.instances_changed)
         await self._needed.wait()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._sweep(), name="sidecars of linked services")
+            group.create_task(self._sweep.run(), name="sidecars of linked services")
             group.create_task(self._signal.run(), name=self._signal.name)
 
     def linked(self, _: Iterable[ServiceName], removed: Iterable[ServiceName]) -> None:
@@ -72,13 +66,13 @@ class SidecarReader:
         if could_be_mixed(self._store.service_facts(name).instances.value or ()):
             self._members.add(name)
             self._needed.set()
-            self._ask([name])
+            self._sweep.ask([name])
         else:
             self._discard(name)
 
     def ask_afresh(self) -> None:
         """The token may read more than before."""
-        self._ask(self._members)
+        self._sweep.ask(self._members)
 
     def retry_now(self) -> None:
         """Whatever made questions fail may have passed."""
@@ -89,53 +83,31 @@ class SidecarReader:
 
     def _discard(self, name: ServiceName) -> None:
         self._members.discard(name)
-        self._due.discard(name)
+        self._sweep.discard(name)
         self._reported.discard(name)
-
-    def _ask(self, names: Iterable[ServiceName]) -> None:
-        self._due.update(names)
-        self._wake.set()
 
     def _signalled(self, news: News[bytes]) -> None:
         if news.woken:
-            self._ask(self._members)
-
-    async def _sweep(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            began_s = time.monotonic()
-            due = sorted(self._due)
-            self._due.clear()
-            async with asyncio.TaskGroup() as group:
-                reads = [group.create_task(self._read(name), name=f"sidecars of {name}") for name in due]
-            problems = [problem for read in reads if (problem := read.result()) is not None]
-            if problems:
-                self._wake.set()
-                await self._client.presence.pause(self._backoff.failed(problems[0]))
-            else:
-                self._backoff.succeeded()
-                await asyncio.sleep(max(SWEEP_PAUSE_S, SWEEP_REST * (time.monotonic() - began_s)))
+            self._sweep.ask(self._members)
 
     async def _read(self, name: ServiceName) -> GatewayError | None:
         """Return the problem after which ``name`` has to be read again."""
         path = endpoints.health_connect(name.name)
-        async with self._requests:
-            if name not in self._members:
-                return None
-            slot = self._store.sidecars(name)
-            try:
-                reply = await self._client.blocking_get(path, (*endpoints.tenancy(name), *SIDECARS))
-                slot.learned(decode_rows(reply, HealthEntry, path), index=reply.index or 0)
-            except GatewayError as problem:
-                slot.failed(problem)
-                return self._failed(name, problem)
+        if name not in self._members:
+            return None
+        slot = self._store.sidecars(name)
+        try:
+            reply = await self._client.blocking_get(path, (*endpoints.tenancy(name), *SIDECARS))
+            slot.learned(decode_rows(reply, HealthEntry, path), index=reply.index or 0)
+        except GatewayError as problem:
+            slot.failed(problem)
+            return self._failed(name, problem)
         self._reported.discard(name)
         return None
 
     def _failed(self, name: ServiceName, problem: GatewayError) -> GatewayError:
         if name in self._members:
-            self._due.add(name)
+            self._sweep.again(name)
             if name not in self._reported:
                 self._reported.add(name)
                 logger.warning("sidecars of %s: %s", name, problem)

@@ -12,7 +12,7 @@ import pytest
 from plugin.consul import endpoints
 from plugin.consul.client import ConsulClient
 from plugin.errors import ConsulForbidden
-from plugin.observe import instance_reader
+from plugin.observe import instance_reader, sweep
 from plugin.observe.instance_reader import InstanceReader
 from plugin.observe.store import FactStore
 from proxy.model import ServiceName
@@ -53,7 +53,7 @@ def ports(store: FactStore, name: str) -> list[int] | None:
 
 @pytest.fixture
 async def fake(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeConsul]:
-    monkeypatch.setattr(instance_reader, "SWEEP_PAUSE_S", 0.05)
+    monkeypatch.setattr(sweep, "SWEEP_PAUSE_S", 0.05)
     async with FakeConsul() as consul:
         yield consul
 

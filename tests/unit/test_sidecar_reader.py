@@ -12,7 +12,7 @@ from plugin import tasks
 from plugin.consul import endpoints
 from plugin.consul.api import HealthEntry, Instance, Node
 from plugin.consul.client import ConsulClient
-from plugin.observe import sidecar_reader
+from plugin.observe import sweep
 from plugin.observe.sidecar_reader import SidecarReader
 from plugin.observe.store import FactStore
 from proxy.model import ServiceName
@@ -52,7 +52,7 @@ def known(store: FactStore) -> list[str] | None:
 
 @pytest.fixture
 async def fake(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeConsul]:
-    monkeypatch.setattr(sidecar_reader, "SWEEP_PAUSE_S", 0.02)
+    monkeypatch.setattr(sweep, "SWEEP_PAUSE_S", 0.02)
     async with FakeConsul() as consul:
         consul.values[endpoints.CATALOG_SERVICES] = {}
         consul.values[PATH] = sidecars("a")
