@@ -299,12 +299,17 @@ def _consul_address(text: str, *, tls: bool) -> str:
 
 
 def _check_url(text: str, address: str) -> None:
+    if "@" in text:
+        # Not quoted: there may be a password in it.
+        raise ConfigError(
+            "CONSUL_HTTP_ADDR holds a user name; leave it out there and set CONSUL_HTTP_AUTH to user:password"
+        )
     try:
         parts = urlsplit(address)
         usable = bool(parts.hostname) and (parts.port is None or parts.port > 0)
     except ValueError:
         usable = False
-    if not usable or parts.username is not None or parts.query or parts.fragment:
+    if not usable or parts.query or parts.fragment:
         raise ConfigError(f"CONSUL_HTTP_ADDR={text!r} is not an address; write for example 127.0.0.1:8500")
 
 
