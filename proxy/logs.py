@@ -160,6 +160,7 @@ def configure(level: str, style: str, stream: TextIO | None = None) -> None:
     handler.setFormatter(JSONFormatter() if style == "json" else TextFormatter())
     root.handlers[:] = [handler]
     root.setLevel(_LEVELS[level])
+    logging.captureWarnings(True)  # they would go past the thread, straight to standard error
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
     logging.getLogger("asyncio").setLevel(max(logging.WARNING, _LEVELS[level]))
 

@@ -57,6 +57,8 @@ class Output:
 
     def follow(self, name: str, path: Path) -> None:
         """The file of a program that has just been started: kept open, since tests remove their folders."""
+        if not path.is_file():
+            return  # a pipe or a device, put there by a test that breaks the log: what passes is that test's to read
         file = path.open("rb")
         file.seek(0, 2)
         self.sources.append(_Source(name, file=file))
