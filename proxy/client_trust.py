@@ -61,7 +61,7 @@ class ClientTrust:
             if error == GOOD:
                 begins_s = max(one.not_valid_before_utc.timestamp() for one in chain)
                 self._remember(leaf_der, begins_s, min(one.not_valid_after_utc.timestamp() for one in chain))
-        except (ValueError, UnsupportedAlgorithm):
+        except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
             # OpenSSL reads certificates that cannot be looked into here: how strong they are is not known.
             return _UNSPECIFIED
         return error

@@ -25,7 +25,7 @@ def certificates_from_pem(text: str) -> list[x509.Certificate]:
         raise MaterialError("holds no PEM certificate (no BEGIN CERTIFICATE line)")
     try:
         return x509.load_pem_x509_certificates(text.encode())
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise MaterialError(f"holds a certificate that does not parse: {explain(error)}") from error
 
 

@@ -46,7 +46,7 @@ _NO_ANCHOR = frozenset(
 """What OpenSSL finds wrong with a chain that ends in nothing it trusts."""
 
 
-_UNREADABLE = (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+_UNREADABLE = (ValueError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 """What reading the names of a certificate raises."""
 
 

@@ -137,7 +137,7 @@ def _certificate(block: _Block) -> x509.Certificate:
     try:
         certificate = x509.load_pem_x509_certificate(block.text.encode())
         certificate.public_key()
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise PEMError(f"has an unreadable certificate at line {block.line}: {_first_line(error)}") from error
     return certificate
 
