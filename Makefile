@@ -68,6 +68,10 @@ fuzz: setup ## Fuzz with coverage guidance: make fuzz TARGET=frames SECONDS=300 
 	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/fuzz.lock
 	$(BIN)/python -m fuzz $(TARGET) --seconds $(or $(SECONDS),60)
 
+.PHONY: floods
+floods: setup ## Floods of full size with legitimate traffic; figures in build/reliability/floods.json
+	$(PYTEST) tests/floods --full-floods --floods-report build/reliability/floods.json $(ARGS)
+
 .PHONY: soak
 soak: setup ## Load, faults and invariants, all at once: make soak MINUTES=60 (10), ARGS="--seed 7"
 	@$(BIN)/python -m soak --minutes $(or $(MINUTES),10) $(ARGS)

@@ -43,13 +43,16 @@ class WorkerProcess:
         access_log_fd: int | None = None,
         arguments: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        program: Sequence[str] = ("-m", "proxy"),
     ) -> None:
-        """``log`` takes its own log lines, which otherwise go to this process's standard error; ``access_log_fd`` its
+        """``program`` is what the interpreter runs.
+
+        ``log`` takes its own log lines, which otherwise go to this process's standard error; ``access_log_fd`` its
         access log, which then is not in ``records``."""
         log_to = self._log_write if access_log_fd is None else access_log_fd
         passed = (self._worker_end.fileno(), self.listening.fileno(), log_to)
         self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "proxy", "--control-fd", str(passed[0]), *arguments),
+            *(sys.executable, *program, "--control-fd", str(passed[0]), *arguments),
             pass_fds=passed,
             stderr=log,
             env={**os.environ, **(environment or {})},

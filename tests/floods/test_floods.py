@@ -1,0 +1,195 @@
+"""Each flood with legitimate traffic going on: nothing of it is lost, and the worker is then what it was before."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import resource
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plugin.dev.external import ExternalService, echo
+from proxy.model import Action, Limits
+from tests.floods.aim import Aim
+from tests.support.eventually import SCALE, eventually
+from tests.support.mesh import TRUST_DOMAIN, HandMadeMesh
+from tests.support.worker import WorkerProcess
+
+_ROOT = Path(__file__).parents[2]
+_MOST_GROWTH_KIB = 64 * 1024
+_ATTACK_DEADLINE_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Flood:
+    name: str
+    count: int
+    full: int
+    hold_s: float = 2.0
+
+
+FLOODS = [
+    Flood("silent", 2_000, 2_000, 3.0),
+    Flood("byte_at_a_time", 200, 1_000, 4.0),
+    Flood("garbage", 500, 5_000),
+    Flood("half_open", 300, 2_000, 3.0),
+    Flood("connect_and_close", 5_000, 5_000),
+    Flood("resets", 400, 4_000),
+    Flood("key_updates", 5, 50),
+    Flood("empty_records", 5, 50),
+]
+
+
+class Bench:
+    """A measured worker with its services, and the processes of its clients."""
+
+    def __init__(self, worker: WorkerProcess, aim: Aim, inventory: Path) -> None:
+        self.worker = worker
+        self.aim = aim
+        self._inventory = inventory
+
+    async def held(self) -> dict[str, int]:
+        """What the worker holds now."""
+        assert self.worker.process is not None
+        self._inventory.unlink(missing_ok=True)
+        self.worker.process.send_signal(signal.SIGUSR2)
+        await eventually(self._inventory.exists, what="the worker says what it holds")
+        answer: dict[str, int] = json.loads(self._inventory.read_text())
+        return answer
+
+    @asynccontextmanager
+    async def client(self, module: str, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", f"tests.floods.{module}", *self.aim.arguments(), *arguments),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            cwd=_ROOT,
+        )
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+    async def legitimate_figures(self, process: asyncio.subprocess.Process) -> dict[str, Any]:
+        assert process.stdin is not None
+        process.stdin.close()
+        async with asyncio.timeout(120 * SCALE):
+            output, _ = await process.communicate()
+        assert output, "the legitimate traffic failed as a whole"
+        answer: dict[str, Any] = json.loads(output)
+        return answer
+
+    async def warm_up(self) -> None:
+        """What the first connections leave behind for good is not of the flood."""
+        async with self.client("legitimate") as process:
+            await asyncio.sleep(1.0)
+            figures = await self.legitimate_figures(process)
+            assert figures["lost"] == []
+            assert figures["done"] > 0
+        await self.at_rest()
+
+    async def at_rest(self) -> None:
+        def nothing_open() -> bool:
+            counters = self.worker.counters
+            return counters is not None and (counters.open_connections, counters.pending_handshakes) == (0, 0)
+
+        await eventually(nothing_open, 60, what="the worker has no connection left")
+
+
+@asynccontextmanager
+async def full_queue() -> AsyncIterator[int]:
+    """A port whose queue takes nobody any more."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            filling = stack.enter_context(socket.socket())
+            filling.setblocking(False)
+            filling.connect_ex(server.getsockname())
+        yield server.getsockname()[1]
+
+
+@asynccontextmanager
+async def bench(folder: Path, limits: Limits) -> AsyncIterator[Bench]:
+    mesh = HandMadeMesh()
+    (folder / "roots.pem").write_text(mesh.authority.certificate_pem)
+    mesh.leaf("web").write(folder, "web")
+    inventory, worker = folder / "inventory.json", WorkerProcess()
+    program = ("-m", "tests.floods.measured_worker", str(inventory))
+    async with (
+        ExternalService(echo) as db,
+        full_queue() as full,
+    ):
+        try:
+            with (folder / "worker.log").open("wb") as log:
+                await worker.start(limits=limits, program=program, log=log)
+            ports = {"db": db.port, "full": full}
+            services = tuple(mesh.service(name, port, connect_timeout_s=1.0) for name, port in ports.items())
+            await worker.update(mesh=mesh.settings(Action.ALLOW), upserts=services)
+            yield Bench(worker, Aim(worker.port, folder, TRUST_DOMAIN), inventory)
+        finally:
+            await worker.stop()
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("flood", FLOODS, ids=lambda flood: flood.name)
+async def test_a_flood_harms_nobody_and_leaves_nothing(
+    flood: Flood, tmp_path: Path, figures: list[dict[str, Any]], pytestconfig: pytest.Config
+) -> None:
+    full = pytestconfig.getoption("--full-floods")
+    possible = (resource.getrlimit(resource.RLIMIT_NOFILE)[1] - 200) // 2
+    count = min(flood.full, possible) if full else flood.count
+    # In the short run the deadline is short, too: what holds out for the whole of it is part of the flood.
+    limits = Limits(service_connections=0) if full else Limits(handshake_timeout_s=2.0 * SCALE)
+    async with bench(tmp_path, limits) as running:
+        await running.warm_up()
+        before = await running.held()
+        began_s = time.monotonic()
+        async with running.client("legitimate") as legitimate:
+            hold_s = flood.hold_s * (4 if full else 1)
+            async with running.client("attack", flood.name, str(count), str(hold_s)) as attacker:
+                async with asyncio.timeout(_ATTACK_DEADLINE_S):
+                    assert await attacker.wait() == 0
+            seconds = time.monotonic() - began_s
+            served = await running.legitimate_figures(legitimate)
+        await running.at_rest()
+
+        async def as_before() -> dict[str, int] | None:
+            now = await running.held()
+            same = all(now[name] <= before[name] for name in before if name != "rss_kib")
+            assert same, f"before {before}, now {now}"
+            return now
+
+        after = await eventually(as_before, 30, what="the worker holds what it held before")
+    figures.append(
+        {
+            "name": flood.name,
+            "tried": count,
+            "seconds": round(seconds, 2),
+            "legitimate_requests": served["done"],
+            "lost": len(served["lost"]),
+            "p50_ms": served["p50_ms"],
+            "p99_ms": served["p99_ms"],
+            "fds_before": before["descriptors"],
+            "fds_after": after["descriptors"],
+            "rss_before_kib": before["rss_kib"],
+            "rss_after_kib": after["rss_kib"],
+        }
+    )
+    assert served["lost"] == []
+    assert served["done"] > 0
+    assert served["streamed_bytes"] > 0
+    assert after["rss_kib"] - before["rss_kib"] < _MOST_GROWTH_KIB
+    assert (tmp_path / "worker.log").stat().st_size < 20_000, "a flood must not flood the log"
+    assert len(running.worker.records) < 10_000
