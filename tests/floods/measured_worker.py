@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from proxy import worker
+from proxy.confinement import Confinement
 from proxy.poller import Poller
 
 _HELD = {"Carrier", "Relay", "Steps", "ServerSession", "UpstreamSession", "TLSChannel", "TCPChannel", "_Direction"}
@@ -41,7 +42,7 @@ def main() -> None:
 
     worker.Poller = KnownPoller  # type: ignore[attr-defined]
     signal.signal(signal.SIGUSR2, tell)
-    worker.run(socket.socket(fileno=int(sys.argv[3])))
+    worker.run(socket.socket(fileno=int(sys.argv[3])), Confinement(user=-1, group=-1, debuggable=True))
 
 
 def _inventory(poller: Poller) -> dict[str, Any]:
