@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import resource
 import signal
 import socket
@@ -61,11 +62,19 @@ class Bench:
     async def held(self) -> dict[str, int]:
         """What the worker holds now."""
         assert self.worker.process is not None
-        self._inventory.unlink(missing_ok=True)
+        known = len(self._answers())
         self.worker.process.send_signal(signal.SIGUSR2)
-        await eventually(self._inventory.exists, what="the worker says what it holds")
-        answer: dict[str, int] = json.loads(self._inventory.read_text())
-        return answer
+        await eventually(lambda: len(self._answers()) > known, 30, what="the worker says what it holds")
+        answer: dict[str, int] = json.loads(self._answers()[-1])
+        process = Path(f"/proc/{self.worker.process.pid}")
+        pages = int((process / "statm").read_text().split()[1])
+        return answer | {
+            "descriptors": len(list((process / "fd").iterdir())),
+            "rss_kib": pages * os.sysconf("SC_PAGE_SIZE") // 1024,
+        }
+
+    def _answers(self) -> list[str]:
+        return [line for line in self._inventory.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
     @asynccontextmanager
     async def client(self, module: str, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
@@ -125,7 +134,7 @@ async def bench(folder: Path, limits: Limits) -> AsyncIterator[Bench]:
     mesh = HandMadeMesh()
     (folder / "roots.pem").write_text(mesh.authority.certificate_pem)
     mesh.leaf("web").write(folder, "web")
-    inventory, worker = folder / "inventory.json", WorkerProcess()
+    inventory, worker = folder / "inventory.jsonl", WorkerProcess()
     program = ("-m", "tests.floods.measured_worker", str(inventory))
     async with (
         ExternalService(echo) as db,
