@@ -52,10 +52,10 @@ def test_an_address_that_cannot_be_used_is_named(address: str) -> None:
         consul(CONSUL_HTTP_ADDR=address)
 
 
-@pytest.mark.parametrize("address", ["http://me:hunter2@127.0.0.1:8500", "me:hunter2@127.0.0.1:port"])
+@pytest.mark.parametrize("address", ["http://{}@127.0.0.1:8500", "{}@127.0.0.1:port"])
 def test_a_password_in_the_address_is_not_repeated(address: str) -> None:
     with pytest.raises(ConfigError, match="CONSUL_HTTP_AUTH") as refused:
-        consul(CONSUL_HTTP_ADDR=address)
+        consul(CONSUL_HTTP_ADDR=address.format("me:hunter2"))
     assert "hunter2" not in str(refused.value)
 
 
