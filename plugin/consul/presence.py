@@ -54,6 +54,7 @@ class Presence:
         self._transport = transport
         self._gateway = ""
         self._returned: Callable[[], None] = lambda: None
+        self._closed = False
         self._replaced: Callable[[], None] = lambda: None
         self._certain = asyncio.Event()
         """Nothing is in doubt: the agent is there, or it is known to be away."""
@@ -112,7 +113,7 @@ class Presence:
 
     def doubt(self) -> None:
         """A question was not answered, or not as it should be: make sure before anything more is believed."""
-        if self._gateway and self._probing is None:
+        if self._gateway and self._probing is None and not self._closed:
             self._certain.clear()
             self._probing = tasks.spawn(self._make_sure(), name="presence of Consul")
 
@@ -123,6 +124,7 @@ class Presence:
                 await self._back.wait()
 
     async def close(self) -> None:
+        self._closed = True
         if self._probing is not None:
             self._probing.cancel()
             await asyncio.wait([self._probing])
