@@ -76,6 +76,11 @@ floods: setup ## Floods of full size with legitimate traffic; figures in build/r
 soak: setup ## Load, faults and invariants, all at once: make soak MINUTES=60 (10), ARGS="--seed 7"
 	@$(BIN)/python -m soak --minutes $(or $(MINUTES),10) $(ARGS)
 
+.PHONY: audit
+audit: setup ## Check locks and licences, look for known vulnerabilities, write build/audit/sbom.cdx.json (ARGS=--offline)
+	@scripts/tools audit >/dev/null
+	@$(BIN)/python -m scripts.audit $(ARGS)
+
 .PHONY: lock
 lock: setup ## Resolve the dependencies of pyproject.toml again
 	@scripts/lock $(ARGS)

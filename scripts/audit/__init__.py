@@ -1,0 +1,1 @@
+"""What ``make audit`` checks and writes: locks, licences, the bill of materials, known vulnerabilities."""
