@@ -54,3 +54,7 @@ def test_an_open_unit_would_be_noticed(unit: Path) -> None:
 
 def test_it_starts_what_there_is() -> None:
     assert re.search(r"^ExecStart=\S+/consul-tgw run \$GATEWAY_FLAGS$", UNIT.read_text(), re.MULTILINE)
+
+
+def test_it_reloads_with_the_flags_of_the_file() -> None:
+    assert re.search(r"^ExecReload=\S+/consul-tgw reload -- \$GATEWAY_FLAGS$", UNIT.read_text(), re.MULTILINE)
