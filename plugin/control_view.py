@@ -38,7 +38,8 @@ from plugin.workers.pool import Workers
 from plugin.workers.published import Published
 from plugin.workers.worker import Worker, WorkerGone
 from proxy import logs
-from proxy.model import Connection, ServiceName
+from proxy.messages import Connection
+from proxy.model import ServiceName
 
 ANSWER_TIMEOUT_S = 5.0
 

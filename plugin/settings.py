@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from plugin.addresses import HostPort, binds_itself
 from plugin.errors import ConfigError
-from proxy.model import Limits
+from proxy.messages import Limits
 
 LEAST_MAX_STATE_AGE_S = 10.0
 _META_KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")

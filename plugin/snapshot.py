@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from proxy.model import Update
+from proxy.messages import Update
 
 REDACTED = "<redacted>"
 _SECRET = frozenset({"private_key_pem"})

@@ -13,7 +13,8 @@ import msgspec
 
 from plugin.consul.poller import WatchState
 from plugin.workers.counters import Dials
-from proxy.model import Counters, Mesh, Service
+from proxy.messages import Counters
+from proxy.model import Mesh, Service
 
 if TYPE_CHECKING:
     from plugin.workers.worker import Worker

@@ -21,7 +21,8 @@ from proxy.dial import dial
 from proxy.errors import PeerError, UpstreamError
 from proxy.identity import IdentityError, cached_identity_of
 from proxy.intentions import Permit, Refusal, describe
-from proxy.model import CloseReason, Connection, ServiceName
+from proxy.messages import Connection
+from proxy.model import CloseReason, ServiceName
 from proxy.relay import Relay
 from proxy.steps import Cancelled, Steps
 from proxy.tls import ServerSession

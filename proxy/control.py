@@ -19,7 +19,7 @@ from pathlib import Path
 
 from proxy.errors import FrameError
 from proxy.frames import WorkerFrames, encode
-from proxy.model import Hello, ToControl, ToWorker
+from proxy.messages import Hello, ToControl, ToWorker
 
 logger = logging.getLogger(__name__)
 

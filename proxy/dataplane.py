@@ -24,17 +24,8 @@ from proxy.intentions import Refusal
 from proxy.lingering import Lingering
 from proxy.listener import printed
 from proxy.live import LiveConnections
-from proxy.model import (
-    Applied,
-    CloseReason,
-    ConnectionPage,
-    Counters,
-    Limits,
-    Query,
-    Service,
-    ServiceName,
-    Update,
-)
+from proxy.messages import Applied, ConnectionPage, Counters, Limits, Query, Update
+from proxy.model import CloseReason, Service, ServiceName
 from proxy.overload import LineBudget, Reminder, Room
 from proxy.pending import PendingHandshakes
 from proxy.poller import Poller

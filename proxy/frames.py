@@ -1,4 +1,4 @@
-"""How :mod:`proxy.model` values travel between the control process and a worker.
+"""How :mod:`proxy.messages` travel between the control process and a worker.
 
 A frame is a four-byte big-endian length and that many bytes of msgpack, a struct tagged with its ``type``. This
 module is pure: bytes in, values out; whoever calls it owns the socket.
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import msgspec
 
 from proxy.errors import FrameError
-from proxy.model import ToControl, ToWorker
+from proxy.messages import ToControl, ToWorker
 
 MAX_FRAME = 512 * 1024 * 1024
 """Bytes. A full update of 10,000 services is about 60 MiB; more is a peer that has lost its mind."""

@@ -10,7 +10,7 @@ import logging
 import resource
 
 from proxy.logs import emit
-from proxy.model import Limits
+from proxy.messages import Limits
 
 logger = logging.getLogger(__name__)
 

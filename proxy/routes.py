@@ -1,6 +1,6 @@
 """What this worker serves at the moment: server names, certificates, policy and endpoints.
 
-An :class:`~proxy.model.Update` is taken over service by service. Policy always takes effect; material that cannot be
+An :class:`~proxy.messages.Update` is taken over service by service. Policy always takes effect; material that cannot be
 used (a certificate, a key) is reported and leaves the former material in force, and touches no other service.
 """
 
@@ -14,7 +14,8 @@ from proxy.dial import Target
 from proxy.errors import MaterialError
 from proxy.identity import IdentityError, cached_identity_of
 from proxy.intentions import Policy
-from proxy.model import Mesh, Problem, ServerName, Service, ServiceName, Update, UpstreamTLS
+from proxy.messages import Problem, Update
+from proxy.model import Mesh, ServerName, Service, ServiceName, UpstreamTLS
 from proxy.rivals import Rivals
 from proxy.tls import ServerSession
 from proxy.tls_context import FrontContext, ServiceContext, UpstreamContext

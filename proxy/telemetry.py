@@ -1,10 +1,10 @@
-"""Counting what the worker does. Pure: numbers in, :class:`proxy.model.Counters` out."""
+"""Counting what the worker does. Pure: numbers in, :class:`proxy.messages.Counters` out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from proxy.model import Count, Counters, DialCount
+from proxy.messages import Count, Counters, DialCount
 
 
 class Telemetry:

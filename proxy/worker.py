@@ -22,10 +22,9 @@ from proxy.control import ControlLink, HandoverDoor
 from proxy.dataplane import DataPlane
 from proxy.listener import Listener
 from proxy.logs import emit
-from proxy.model import (
+from proxy.messages import (
     PROTOCOL_VERSION,
     AccessLogTarget,
-    CloseReason,
     Counters,
     Drain,
     Hello,
@@ -39,6 +38,7 @@ from proxy.model import (
     ToWorker,
     Update,
 )
+from proxy.model import CloseReason
 from proxy.overload import raise_descriptor_limit
 from proxy.poller import Poller
 

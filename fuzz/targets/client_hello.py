@@ -7,7 +7,8 @@ from functools import lru_cache
 from fuzz.draw import Draw
 from proxy.channel import Buffers
 from proxy.errors import PeerError
-from proxy.model import Action, CloseReason, Update
+from proxy.messages import Update
+from proxy.model import Action, CloseReason
 from proxy.routes import RouteTable
 from proxy.tls import ServerSession
 from tests.support.mesh import HandMadeMesh

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from fuzz.draw import Draw
 from proxy.errors import FrameError
 from proxy.frames import ControlFrames, WorkerFrames, encode
-from proxy.model import ToControl, ToWorker
+from proxy.messages import ToControl, ToWorker
 
 CODE = ("proxy.frames",)
 

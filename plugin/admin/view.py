@@ -8,7 +8,7 @@ import msgspec
 
 from plugin.status import Status
 from plugin.workers.counters import Totals
-from proxy.model import Connection
+from proxy.messages import Connection
 
 
 class WorkerConnection(msgspec.Struct, frozen=True):

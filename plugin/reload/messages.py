@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from plugin.workers.counters import Totals
-from proxy.model import Counters
+from proxy.messages import Counters
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from proxy.errors import FrameError
 from proxy.frames import ControlFrames
-from proxy.model import ToControl
+from proxy.messages import ToControl
 
 
 class Channel(asyncio.Protocol):

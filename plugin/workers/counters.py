@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from proxy.model import CloseReason, Count, Counters, DialCount
+from proxy.messages import Count, Counters, DialCount
+from proxy.model import CloseReason
 
 Key = tuple[str, str, str]
 """``(service, source, reason)``; the reason is empty for connections that are still open."""
@@ -31,7 +32,7 @@ class Sum:
 
 @dataclass(frozen=True, slots=True)
 class Dials:
-    """Of one service, over all workers; see :class:`proxy.model.DialCount`."""
+    """Of one service, over all workers; see :class:`proxy.messages.DialCount`."""
 
     failures: int = 0
     ejections: int = 0

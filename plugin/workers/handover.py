@@ -20,7 +20,7 @@ from plugin.workers.sockets import is_listening
 from proxy.errors import FrameError
 from proxy.frames import ControlFrames
 from proxy.logs import emit
-from proxy.model import Hello, ToControl
+from proxy.messages import Hello, ToControl
 
 logger = logging.getLogger(__name__)
 

@@ -28,7 +28,8 @@ from plugin.workers.sockets import allot, bound_address, distinct
 from plugin.workers.worker import Worker
 from proxy import frames
 from proxy.logs import emit
-from proxy.model import PROTOCOL_VERSION, CloseReason, Counters, Limits, Listener, ServiceName, Start
+from proxy.messages import PROTOCOL_VERSION, Counters, Limits, Listener, Start
+from proxy.model import CloseReason, ServiceName
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from proxy.model import Mesh, Service, ServiceName, Update
+from proxy.messages import Update
+from proxy.model import Mesh, Service, ServiceName
 
 
 @dataclass(slots=True)

@@ -24,7 +24,7 @@ from plugin.workers.sockets import bound_address
 from proxy import frames
 from proxy.frames import ControlFrames
 from proxy.logs import emit
-from proxy.model import (
+from proxy.messages import (
     PROTOCOL_VERSION,
     AccessLogTarget,
     Applied,
@@ -38,11 +38,11 @@ from proxy.model import (
     Ping,
     Pong,
     Query,
-    ServiceName,
     Start,
     ToControl,
     Update,
 )
+from proxy.model import ServiceName
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from proxy import frames
-from proxy.model import (
+from proxy.messages import (
     PROTOCOL_VERSION,
     Applied,
     Connection,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from plugin.dev.external import ExternalService, echo
 from proxy.ejection import FAILURES
-from proxy.model import DialCount
+from proxy.messages import DialCount
 from tests.support.eventually import eventually
 from tests.support.mesh import HandMadeMesh, allow, connected, sni
 from tests.support.ports import shared_port

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from plugin.dev.external import ExternalService, echo
 from proxy.frames import ControlFrames
-from proxy.model import AccessLogTarget, Action, Hello
+from proxy.messages import AccessLogTarget, Hello
+from proxy.model import Action
 from tests.support.eventually import eventually
 from tests.support.mesh import HandMadeMesh, MeshClient, connected, sni
 from tests.support.process_limits import descriptors_left, runnable_s

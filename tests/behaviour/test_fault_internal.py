@@ -16,7 +16,8 @@ from proxy.channel import TLSChannel
 from proxy.dataplane import DataPlane
 from proxy.handshake import accept
 from proxy.listener import Listener
-from proxy.model import Action, CloseReason, Limits, Update
+from proxy.messages import Limits, Update
+from proxy.model import Action, CloseReason
 from proxy.poller import Poller
 from tests.support.eventually import eventually
 from tests.support.mesh import EchoServer, HandMadeMesh, connected, sni

@@ -12,7 +12,8 @@ import pytest
 
 from plugin.dev.external import ExternalService, echo
 from proxy.frames import ControlFrames, encode
-from proxy.model import Action, Applied, Hello, Limits, ServiceName, ToControl, Update
+from proxy.messages import Applied, Hello, Limits, ToControl, Update
+from proxy.model import Action, ServiceName
 from tests.support.eventually import eventually
 from tests.support.mesh import HandMadeMesh, connected, sni
 from tests.support.worker import WorkerProcess, running_worker

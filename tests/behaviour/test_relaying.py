@@ -15,7 +15,8 @@ import msgspec
 import pytest
 
 from plugin.dev.external import ExternalService, banner_first, echo, reset, sink, source
-from proxy.model import Action, Drain, Limits, Service
+from proxy.messages import Drain, Limits
+from proxy.model import Action, Service
 from tests.support.eventually import eventually
 from tests.support.mesh import HandMadeMesh, allow, connected, deny, sni
 from tests.support.raw_tls import RawTLSClient

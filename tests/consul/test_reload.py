@@ -19,7 +19,7 @@ from plugin.dev.external import ExternalService, echo
 from plugin.dev.gateway import Gateway
 from plugin.dev.processes import free_ports
 from plugin.tasks import spawn
-from proxy.model import PROTOCOL_VERSION
+from proxy.messages import PROTOCOL_VERSION
 from tests.support.command import ROOT, Said, consul_tgw
 from tests.support.eventually import SCALE, eventually
 from tests.support.linking import Links, dial, let_in, sample
@@ -213,10 +213,10 @@ async def test_another_protocol_version_takes_over(consul_agent: ConsulAgent, tm
     tree = tmp_path / "newer"
     for package in ("plugin", "proxy"):
         shutil.copytree(ROOT / package, tree / package, ignore=shutil.ignore_patterns("__pycache__"))
-    model = tree / "proxy" / "model.py"
-    text, changed = re.subn(r"^PROTOCOL_VERSION = \d+$", "PROTOCOL_VERSION = 999", model.read_text(), flags=re.M)
+    messages = tree / "proxy" / "messages.py"
+    text, changed = re.subn(r"^PROTOCOL_VERSION = \d+$", "PROTOCOL_VERSION = 999", messages.read_text(), flags=re.M)
     assert changed == 1
-    model.write_text(text)
+    messages.write_text(text)
     async with serving(consul_agent, tmp_path / "gw", "reload-upgrade", workers=2) as (gateway, traffic):
         async with traffic.flowing():
             await traffic.goes_on()

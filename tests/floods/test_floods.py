@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 
 from plugin.dev.external import ExternalService, echo
-from proxy.model import Action, Limits
+from proxy.messages import Limits
+from proxy.model import Action
 from tests.floods.aim import Aim
 from tests.support.eventually import SCALE, eventually
 from tests.support.mesh import TRUST_DOMAIN, HandMadeMesh

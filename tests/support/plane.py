@@ -21,7 +21,8 @@ from proxy.carrier import Carrier
 from proxy.connection import State
 from proxy.dataplane import DataPlane
 from proxy.listener import Listener
-from proxy.model import CloseReason, Limits, Update
+from proxy.messages import Limits, Update
+from proxy.model import CloseReason
 from proxy.poller import Poller
 from tests.support.eventually import SCALE
 

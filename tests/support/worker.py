@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from proxy.frames import ControlFrames, encode
-from proxy.model import Applied, Counters, Hello, Limits, Listener, Start, ToControl, ToWorker, Update
+from proxy.messages import Applied, Counters, Hello, Limits, Listener, Start, ToControl, ToWorker, Update
 from tests.support.eventually import eventually
 
 

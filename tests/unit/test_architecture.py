@@ -12,7 +12,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-PURE = {"proxy.model", "proxy.frames", "proxy.identity", "proxy.intentions", "proxy.errors", "proxy.logs"}
+PURE = {
+    "proxy.model",
+    "proxy.messages",
+    "proxy.frames",
+    "proxy.identity",
+    "proxy.intentions",
+    "proxy.errors",
+    "proxy.logs",
+}
 """What the control plane may share with the data plane: it decides and describes, and touches nothing."""
 IMPURE = {
     "aiohttp", "asyncio", "cryptography", "http", "multiprocessing", "os", "OpenSSL", "pathlib", "random", "select",

@@ -9,7 +9,7 @@ import pytest
 
 from plugin.workers.channel import Channel
 from proxy.frames import encode
-from proxy.model import Applied, ToControl
+from proxy.messages import Applied, ToControl
 from tests.support.eventually import eventually
 
 

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 from plugin.workers.counters import Cardinality, Dials, Sum, Totals, totals
-from proxy.model import CloseReason, Count, Counters, DialCount
+from proxy.messages import Count, Counters, DialCount
+from proxy.model import CloseReason
 
 
 def counters(*counts: Count, open_connections: int = 0) -> Counters:

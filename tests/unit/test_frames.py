@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from proxy import frames
 from proxy.errors import FrameError
 from proxy.frames import ControlFrames, WorkerFrames, encode
-from proxy.model import Applied, Drain, Listen, Ping, Query, ToWorker, Update
+from proxy.messages import Applied, Drain, Listen, Ping, Query, ToWorker, Update
 
 SENT: list[ToWorker] = [
     Update(generation=1),

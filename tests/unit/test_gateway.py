@@ -21,7 +21,8 @@ from plugin.facts import ServiceFacts
 from plugin.gateway import Gateway
 from plugin.observe.store import FactStore
 from plugin.workers.published import Published
-from proxy.model import Action, Leaf, ServiceName, Update
+from proxy.messages import Update
+from proxy.model import Action, Leaf, ServiceName
 from tests.support.eventually import eventually
 
 A, B = ServiceName("a"), ServiceName("b")

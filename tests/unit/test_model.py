@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.pretty import pprint
 
 from proxy.frames import WorkerFrames, encode
-from proxy.model import Leaf, ServerName, Service, ServiceName, Update, UpstreamTLS
+from proxy.messages import Update
+from proxy.model import Leaf, ServerName, Service, ServiceName, UpstreamTLS
 
 LEAF = Leaf("chain", "SECRET", "spiffe://x", "01", 0.0, 1.0)
 TLS = UpstreamTLS(ca_pem="ca", certificate_chain_pem="chain", private_key_pem="SECRET")

@@ -8,7 +8,7 @@ import resource
 import pytest
 
 from plugin.settings import ConsulSettings, GatewaySettings
-from proxy.model import Limits
+from proxy.messages import Limits
 from proxy.overload import LineBudget, Reminder, Room, connections_for, raise_descriptor_limit
 
 MANY = 1_000_000

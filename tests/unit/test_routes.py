@@ -6,7 +6,8 @@ import msgspec
 import pytest
 from OpenSSL import SSL
 
-from proxy.model import Action, Leaf, PeerBundle, ServerName, ServiceName, Update, UpstreamTLS
+from proxy.messages import Update
+from proxy.model import Action, Leaf, PeerBundle, ServerName, ServiceName, UpstreamTLS
 from proxy.routes import RouteTable
 from tests.support.mesh import HandMadeMesh, allow, sni
 

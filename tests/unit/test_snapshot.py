@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from plugin.snapshot import REDACTED, redacted_json
-from proxy.model import Leaf, Mesh, ServerName, Service, ServiceName, Update, UpstreamTLS
+from proxy.messages import Update
+from proxy.model import Leaf, Mesh, ServerName, Service, ServiceName, UpstreamTLS
 
 SECRET = "-----BEGIN PRIVATE KEY-----\nsecret"
 

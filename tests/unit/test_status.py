@@ -3,7 +3,8 @@ from __future__ import annotations
 from plugin.consul.poller import WatchState
 from plugin.status import default_action, open_by_service, service_status, watch_statuses
 from plugin.workers.counters import Dials
-from proxy.model import Action, Count, Counters, Endpoint, Leaf, Mesh, ServerName, Service, ServiceName
+from proxy.messages import Count, Counters
+from proxy.model import Action, Endpoint, Leaf, Mesh, ServerName, Service, ServiceName
 
 LEAF = Leaf("chain", "key", "spiffe://x", "01", 0.0, 7.0)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxy.model import Count, DialCount
+from proxy.messages import Count, DialCount
 from proxy.telemetry import Telemetry
 
 

@@ -1,0 +1,220 @@
+"""The frames between the control process and its workers: what is asked, what is reported, and in which version.
+
+``ToWorker`` and ``ToControl`` list which go where. What they carry about services is in :mod:`proxy.model`; how they
+travel, in :mod:`proxy.frames`.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from proxy.model import Mesh, Service, ServiceName
+
+PROTOCOL_VERSION = 2
+"""Raised whenever a frame changes its meaning; a worker of another version is drained, never driven."""
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What the gateway allows; 0 is no limit. Each of its workers has an equal share of what is counted."""
+
+    workers: int = 1
+    """How many share."""
+    connections: int = 10_000
+    """At a time, whatever they are doing."""
+    service_connections: int = 7_500
+    """Of one service that has no limit of its own."""
+    pending_handshakes: int = 1_000
+    handshake_timeout_s: float = 10.0
+    """For the whole handshake."""
+    stalled_bytes: int = 64 * 1024 * 1024
+    """Beyond so many bytes that slow receivers have not taken yet, everybody is read in small pieces."""
+    drain_timeout_s: float = 30.0
+    drain_window_s: float = 0.0
+    """As :class:`Drain`, when the worker itself is asked to stop (SIGTERM)."""
+
+
+class Listener(msgspec.Struct, frozen=True):
+    """A bound, listening socket that the worker inherited."""
+
+    fd: int
+    address: str
+    """``ip:port`` as bound, for logs."""
+
+
+class Start(msgspec.Struct, frozen=True, tag="start"):
+    """The first frame, once."""
+
+    gateway: str
+    """The gateway's service ID."""
+    worker: int
+    listeners: tuple[Listener, ...]
+    limits: Limits = Limits()
+    access_log_fd: int = -1
+    """Where access log lines go; -1 is nowhere."""
+    handover_path: str = ""
+    """Unix socket on which the worker waits for a new control process when it has lost its own."""
+    log_level: str = "info"
+    log_format: str = "text"
+    """``text`` or ``json``: how the worker's own log lines look on standard error."""
+
+
+class Update(msgspec.Struct, frozen=True, tag="update"):
+    """A delta. ``full`` replaces everything known before."""
+
+    generation: int
+    mesh: Mesh | None = None
+    """``None``: unchanged."""
+    upserts: tuple[Service, ...] = ()
+    removals: tuple[ServiceName, ...] = ()
+    """Services that are no longer linked; their live connections end."""
+    full: bool = False
+    keep: tuple[ServiceName, ...] = ()
+    """With ``full``: services that are linked but cannot be assembled (now). If the worker serves one, it goes on
+    with the state it has; a worker that was taken over must not lose them."""
+
+
+class AccessLogTarget(msgspec.Struct, frozen=True, tag="access_log_target"):
+    """Access log lines go elsewhere from now on."""
+
+    descriptor: bool
+    """A file descriptor travels with this frame (``SCM_RIGHTS``); without one, lines go nowhere."""
+
+
+class Listen(msgspec.Struct, frozen=True, tag="listen"):
+    """From now on listen on exactly these sockets; their descriptors travel with this frame (``SCM_RIGHTS``).
+
+    A socket that the worker has already goes on; one that is not among them is closed once its queue is empty. Live
+    connections stay.
+    """
+
+    addresses: tuple[str, ...]
+    """``ip:port`` of each, in the order of the descriptors; the same address may be there more than once."""
+
+
+class Drain(msgspec.Struct, frozen=True, tag="drain"):
+    """Accept nothing more; exit when the last connection ends. When the time is over, end those that are left."""
+
+    timeout_s: float
+    window_s: float = 0.0
+    """What is left after ``timeout_s`` is ended one by one, spread evenly over this time."""
+
+
+class Ping(msgspec.Struct, frozen=True, tag="ping"):
+    """Asks whether the worker's event loop runs; answered with :class:`Pong`."""
+
+    id: int
+
+
+class Query(msgspec.Struct, frozen=True, tag="query"):
+    """Asks for a page of live connections, oldest first."""
+
+    id: int
+    after: int = 0
+    """Connections with a greater number than this."""
+    limit: int = 1_000
+
+
+class Hello(msgspec.Struct, frozen=True, tag="hello"):
+    """A worker introduces itself: after ``Start``, or to a new control process that adopts it."""
+
+    version: int
+    pid: int
+    worker: int
+    gateway: str
+    generation: int
+    listeners: tuple[str, ...] = ()
+    """The addresses of its listening sockets, in the order in which their descriptors travel with this frame."""
+
+
+class Listening(msgspec.Struct, frozen=True, tag="listening"):
+    """A :class:`Listen` is in force."""
+
+    addresses: tuple[str, ...]
+
+
+class Pong(msgspec.Struct, frozen=True, tag="pong"):
+    id: int
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """Something of an Update that the worker could not use; what it had before stays in force."""
+
+    service: ServiceName | None
+    """``None``: the mesh settings."""
+    message: str
+
+
+class Applied(msgspec.Struct, frozen=True, tag="applied"):
+    """Everything up to ``generation`` is in force for new and live connections."""
+
+    generation: int
+    problems: tuple[Problem, ...] = ()
+    revoked: int = 0
+    """Live connections that this update ended."""
+
+
+class Count(msgspec.Struct, frozen=True, array_like=True):
+    """Totals since the worker started, for one combination of labels."""
+
+    service: str
+    """Empty when the connection did not get as far as a known server name."""
+    source: str
+    """The caller's ``ServiceName`` as text (``peer:name`` across a peering); empty when not authenticated."""
+    reason: str
+    """A :class:`proxy.model.CloseReason`; empty for connections that are still open."""
+    connections: int
+    bytes_received: int
+    """From the client towards the external service."""
+    bytes_sent: int
+
+
+class DialCount(msgspec.Struct, frozen=True, array_like=True):
+    """Totals of one service since the worker started."""
+
+    service: str
+    failures: int = 0
+    """Attempts that an endpoint refused or did not answer; one connection may make several."""
+    ejections: int = 0
+    """How often an endpoint was left out for a while."""
+    shortages: int = 0
+    """Attempts that failed for want of something on the gateway's own machine."""
+
+
+class Counters(msgspec.Struct, frozen=True, tag="counters"):
+    """Absolute totals of one worker; sent about once a second while they change."""
+
+    counts: tuple[Count, ...]
+    open_connections: int
+    pending_handshakes: int
+    accepted: int
+    policy_closed: int = 0
+    dials: tuple[DialCount, ...] = ()
+    """Of services that had any trouble."""
+    access_log_lines_dropped: int = 0
+    log_lines_dropped: int = 0
+    """Of the worker's own log, because standard error did not take them."""
+
+
+class Connection(msgspec.Struct, frozen=True):
+    """A live connection, as shown to operators."""
+
+    number: int
+    client: str
+    source: str
+    service: str
+    sni: str
+    endpoint: str
+    opened_at_s: float
+    bytes_received: int
+    bytes_sent: int
+    intention: str
+
+
+class ConnectionPage(msgspec.Struct, frozen=True, tag="connections"):
+    id: int
+    connections: tuple[Connection, ...]
+    more: bool
+
+
+ToWorker = Start | Update | AccessLogTarget | Drain | Query | Listen | Ping
+ToControl = Hello | Applied | Counters | ConnectionPage | Listening | Pong
