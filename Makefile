@@ -81,6 +81,12 @@ audit: setup ## Check locks and licences, look for known vulnerabilities, write 
 	@scripts/tools audit >/dev/null
 	@$(BIN)/python -m scripts.audit $(ARGS)
 
+.PHONY: release
+release: setup ## Build wheel, sdist, zipapp, sums and provenance of this commit into dist/ (CHECK=1 builds twice)
+	@scripts/tools audit >/dev/null
+	@scripts/tools release >/dev/null
+	@$(BIN)/python -m scripts.release $(if $(CHECK),--check)
+
 .PHONY: lock
 lock: setup ## Resolve the dependencies of pyproject.toml again
 	@scripts/lock $(ARGS)

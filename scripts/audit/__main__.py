@@ -23,7 +23,7 @@ from scripts.steps import Failed, say
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LOCKS = ROOT / "requirements"
-SBOM = ROOT / "build" / "audit" / "sbom.cdx.json"
+SBOM = Path("build/audit/sbom.cdx.json")
 TOOLS = ROOT / ".venvs" / "audit" / "bin"
 
 RIGHT, WRONG, NOT_AUDITED = 0, 1, 3
@@ -70,7 +70,7 @@ def check_licences(pins: Sequence[locks.Pin], known: dict[str, str]) -> list[str
     return faults
 
 
-def write_sbom(version: str, known: dict[str, str]) -> None:
+def write_sbom(target: Path, version: str, known: dict[str, str]) -> None:
     command = [str(TOOLS / "cyclonedx-py"), "requirements", str(LOCKS / "run.lock")]
     done = subprocess.run(
         [*command, "--output-reproducible", "--of", "JSON"], capture_output=True, text=True, check=False
@@ -78,9 +78,9 @@ def write_sbom(version: str, known: dict[str, str]) -> None:
     if done.returncode != 0:
         raise Failed(f"cyclonedx-py ended with {done.returncode}: {done.stderr.strip()}")
     document = sbom.cleaned(loads(done.stdout), known, version)
-    SBOM.parent.mkdir(parents=True, exist_ok=True)
-    SBOM.write_text(sbom.written(document))
-    say(f"bill of materials: {len(document['components'])} packages in {SBOM.relative_to(ROOT)}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(sbom.written(document))
+    say(f"bill of materials: {len(document['components'])} packages in {target}")
 
 
 def look_up(names: Sequence[str]) -> vulnerabilities.Findings:
@@ -98,7 +98,9 @@ def look_up(names: Sequence[str]) -> vulnerabilities.Findings:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make audit", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--offline", action="store_true", help="do not look for known vulnerabilities, and say so")
-    offline = parser.parse_args(arguments).offline
+    parser.add_argument("--sbom", type=Path, default=SBOM, metavar="FILE", help="where the bill of materials goes")
+    chosen = parser.parse_args(arguments)
+    offline = chosen.offline
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     pins: dict[str, Sequence[locks.Pin]] = {}
     known: dict[str, str] = {}
@@ -106,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     faults += check_licences(pins["run"], known)
     names = sorted({canonicalize_name(pin.name) for pin in pins["run"]})
     try:
-        write_sbom(project["project"]["version"], known)
+        write_sbom(chosen.sbom, project["project"]["version"], known)
     except Failed as failure:
         faults.append(str(failure))
     findings = vulnerabilities.Findings(vulnerable=(), not_audited=tuple(names)) if offline else look_up(names)

@@ -1,0 +1,1 @@
+"""What ``make release`` builds: wheel, source archive, zipapp, bill of materials, sums and provenance."""
