@@ -27,17 +27,19 @@ Callback = Callable[[], None]
 class _Interest:
     """What is wanted of one descriptor, and what the kernel was told."""
 
-    __slots__ = ("broken", "mask", "reader", "writer")
+    __slots__ = ("broken", "lost", "mask", "reader", "writer")
 
     def __init__(self) -> None:
         self.mask = 0
         self.reader: Callback | None = None
         self.writer: Callback | None = None
         self.broken: Callable[[Exception], None] | None = None
+        self.lost: Callback | None = None
 
     @property
     def wanted(self) -> int:
-        return (_IN if self.reader else 0) | (_OUT if self.writer else 0)
+        # With nothing but this flag the kernel reports a broken connection, once.
+        return (_IN if self.reader else 0) | (_OUT if self.writer else 0) or (select.EPOLLONESHOT if self.lost else 0)
 
 
 class Poller(selectors.EpollSelector):
@@ -93,10 +95,13 @@ class Poller(selectors.EpollSelector):
         if not interest.mask & _OUT:
             self._tell(descriptor, interest)
 
-    def supervise(self, descriptor: int, broken: Callable[[Exception], None]) -> None:
+    def supervise(self, descriptor: int, broken: Callable[[Exception], None], lost: Callback | None = None) -> None:
         """Call ``broken`` when a callback of this descriptor raises: a bug, which ends what it belongs to, and is
-        reported by it."""
-        self._interest(descriptor).broken = broken
+        reported by it.
+
+        :param lost: is called when the connection breaks down (a reset) while nobody reads or writes."""
+        interest = self._interest(descriptor)
+        interest.broken, interest.lost = broken, lost
 
     def run(self, descriptor: int, callback: Callback) -> None:
         """Call ``callback`` now, supervised as if ``descriptor`` had been reported."""
@@ -153,6 +158,9 @@ class Poller(selectors.EpollSelector):
             self._failed(interest, error)
             called = False
         if not called and self._interests.get(descriptor) is interest:
+            if events & select.EPOLLERR and (lost := interest.lost) is not None:
+                interest.lost = None
+                lost()
             self._tell(descriptor, interest)
 
     def _failed(self, interest: _Interest, error: Exception) -> None:

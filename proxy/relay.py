@@ -7,7 +7,8 @@ Rules, for each direction:
 2. The end of one direction is passed on (FIN, or close_notify and FIN) after its last byte; the other goes on.
 3. A failed *write* kills only its direction. What the peer had sent before it went is still delivered: its own
    direction then meets the end or the reset, and that decides. The kernel tells of a reset once: when the write was
-   told, the end that the other direction meets is that reset.
+   told, the end that the other direction meets is that reset. Delivery goes on while the receiver takes something;
+   what the receiver itself still says is heard by nobody, and is read only so that it can go on.
 4. A reset is passed on as a reset, and a TLS session that ended without close_notify as one.
 5. An end is passed on as an end only when a peer made it. Whatever else ends a connection (policy, a limit, a drain,
    a bug, the death of this process) resets both sides: what was cut must not look complete.
@@ -28,12 +29,14 @@ from proxy.streams import Pace, Streams
 
 _READS_PER_WAKE = 4
 """A fast stream gives way to the other connections of the worker after this many reads."""
+_LAST_WORDS_S = 10.0
+"""A receiver must take some of what a lost peer had sent at least so often, or it is told of the reset."""
 
 
 class _Direction:
     """Copies from ``source`` to ``sink``."""
 
-    __slots__ = ("broken", "bytes", "dead", "ended", "finished", "pace", "relay", "sink", "source", "stalled")
+    __slots__ = ("broken", "bytes", "dead", "ended", "finished", "pace", "relay", "sink", "source", "stalled", "taken")
 
     def __init__(self, relay: Relay, source: Channel, sink: Channel) -> None:
         self.relay = relay
@@ -42,6 +45,8 @@ class _Direction:
         self.bytes = 0
         self.pace = Pace()
         self.stalled = False
+        self.taken = False
+        """The sink took something since that was last looked at."""
         self.ended = False
         self.finished = False
         self.dead = False
@@ -105,7 +110,7 @@ class _Direction:
         self._await_room()
 
     def _on_sink_writable(self) -> None:
-        self.relay.moved = True
+        self.relay.moved = self.taken = True
         try:
             if not (self._finish_sink() if self.ended else self.sink.flush()):
                 return
@@ -151,6 +156,34 @@ class _Direction:
         self.silence()
         self.ended = self.dead = True
         self._finish()
+        if not self.relay.closed:
+            self.relay.peer_lost(self.sink)
+            self.relay.poller.on_readable(self.source.fd, self._discard)
+            self.discard_now()
+
+    def source_lost(self) -> None:
+        self.relay.peer_lost(self.source)
+
+    def discard_now(self) -> None:
+        if not self.relay.closed:
+            self.relay.poller.run(self.source.fd, self._discard)
+
+    def _discard(self) -> None:
+        """A service that answers while it reads takes nothing more until its answers are taken."""
+        source = self.source
+        for _ in range(_READS_PER_WAKE):
+            try:
+                received = source.receive()
+            except (OSError, PeerError, UpstreamError) as error:
+                self.relay.source_failed(self, error)
+                return
+            if received == END:
+                self.relay.poller.ignore_readable(source.fd)
+                return
+            if received < 0:
+                return
+        if source.more:
+            self.relay.loop.call_soon(self.discard_now)
 
 
 class Relay:
@@ -160,6 +193,7 @@ class Relay:
         "_client",
         "_down",
         "_first_end",
+        "_last_words",
         "_on_close",
         "_on_half_closed",
         "_up",
@@ -197,6 +231,7 @@ class Relay:
         self._up: _Direction | None = _Direction(self, client, upstream)
         self._down: _Direction | None = _Direction(self, upstream, client)
         self._first_end: CloseReason | None = None
+        self._last_words: asyncio.TimerHandle | None = None
 
     @property
     def bytes_received(self) -> int:
@@ -216,8 +251,8 @@ class Relay:
     def start(self) -> None:
         assert self._up is not None
         assert self._down is not None
-        for channel in (self._client, self._upstream):
-            self.poller.supervise(channel.fd, self._broken)
+        for direction in (self._up, self._down):
+            self.poller.supervise(direction.source.fd, self._broken, direction.source_lost)
         self._up.listen()
         self._down.listen()
         # Data, or the end, may have come with the last bytes of either handshake: no socket event announces it.
@@ -248,6 +283,21 @@ class Relay:
             reason = CloseReason.CLIENT_RESET if from_client else CloseReason.UPSTREAM_RESET
             told = (error.strerror or "") if isinstance(error, OSError) else str(error)
             self.close(reason, "; ".join(filter(None, (told, self._hint(reason)))))
+
+    def peer_lost(self, peer: Channel) -> None:
+        """Its connection has broken down, and some of what it sent may not be delivered yet."""
+        direction = self._up if peer is self._client else self._down
+        if self._last_words is None and direction is not None and not direction.ended:
+            direction.taken = False
+            self._last_words = self.loop.call_later(_LAST_WORDS_S, self._check_last_words, direction)
+
+    def _check_last_words(self, direction: _Direction) -> None:
+        if direction.taken:
+            direction.taken = False
+            self._last_words = self.loop.call_later(_LAST_WORDS_S, self._check_last_words, direction)
+        else:
+            reason = CloseReason.CLIENT_RESET if direction is self._up else CloseReason.UPSTREAM_RESET
+            self.close(reason, f"what it had sent before was not taken for {_LAST_WORDS_S:g} s")
 
     def direction_finished(self) -> None:
         up, down = self._up, self._down
@@ -283,6 +333,8 @@ class Relay:
         for channel in (self._client, self._upstream):
             self.poller.forget(channel.fd)
             channel.close(reset=reset)
+        if self._last_words is not None:
+            self._last_words.cancel()
         self._on_half_closed = None
         on_close, self._on_close = self._on_close, None
         if on_close:

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import os
 import socket
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 from plugin.dev.external import ExternalService, banner_first, echo, reset, sink, source
 from proxy.messages import Drain, Limits
 from proxy.model import Action, Service
-from tests.support.eventually import eventually
+from tests.support.eventually import SCALE, eventually
 from tests.support.mesh import HandMadeMesh, allow, connected, deny, sni
 from tests.support.raw_tls import RawTLSClient
 from tests.support.sockets import keepalive_s
@@ -150,6 +151,59 @@ async def test_an_answer_that_is_cut_by_a_reset_never_looks_complete(mesh: HandM
             await asyncio.to_thread(client.receive_all)
         client.close()
         await worker.record(reason="upstream_reset")
+
+
+async def test_a_service_that_is_stuck_answering_a_lost_client_is_freed(
+    mesh: HandMadeMesh, worker: WorkerProcess
+) -> None:
+    """Each direction waits for the other one: the service takes nothing more before its answers are taken."""
+    heard, ended = 0, asyncio.Event()
+
+    async def counting_echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal heard
+        try:
+            while data := await reader.read(65_536):
+                heard += len(data)
+                writer.write(data)
+                await writer.drain()
+        finally:
+            ended.set()
+
+    async with ExternalService(counting_echo) as service:
+        await worker.update(mesh=mesh.settings(Action.ALLOW), upserts=(mesh.service("db", service.port),))
+        await asyncio.to_thread(_send_until_stuck, worker.port, mesh.client_context(mesh.leaf("web")))
+        heard_while_stuck = heard
+        await asyncio.wait_for(ended.wait(), 30 * SCALE)
+        assert heard > heard_while_stuck, "what the client had sent before is delivered"
+        await worker.record(reason="client_reset")
+
+
+async def test_a_service_that_takes_nothing_does_not_keep_a_lost_client(
+    mesh: HandMadeMesh, worker: WorkerProcess
+) -> None:
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await asyncio.Event().wait()
+
+    service = await asyncio.start_server(deaf, "127.0.0.1", 0, limit=1)
+    try:
+        port = service.sockets[0].getsockname()[1]
+        await worker.update(mesh=mesh.settings(Action.ALLOW), upserts=(mesh.service("db", port),))
+        await asyncio.to_thread(_send_until_stuck, worker.port, mesh.client_context(mesh.leaf("web")))
+        record = await worker.record(reason="client_reset")
+        assert "was not taken for" in record["detail"]
+    finally:
+        service.close()
+
+
+def _send_until_stuck(port: int, context: ssl.SSLContext) -> None:
+    """Send and take nothing, until nothing is taken either; then reset the connection."""
+    client = RawTLSClient(port, context, sni("db"))
+    client.socket.settimeout(1.5)
+    with contextlib.suppress(TimeoutError):
+        while True:
+            client.send(bytes(65_536))
+    client.reset()
 
 
 async def test_what_came_before_a_refused_upload_still_reaches_the_client(

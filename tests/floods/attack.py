@@ -151,6 +151,47 @@ async def connect_and_close(aim: Aim, count: int, _hold_s: float) -> int:
 
 
 @attack
+async def never_reading(aim: Aim, count: int, hold_s: float) -> int:
+    """To an echo service: what comes back is not taken, and still more is sent."""
+    return await _writing(aim, count, hold_s, "db")
+
+
+@attack
+async def never_stopping(aim: Aim, count: int, hold_s: float) -> int:
+    """To a service that takes everything."""
+    return await _writing(aim, count, hold_s, "sink")
+
+
+@attack
+async def deaf_service(aim: Aim, count: int, hold_s: float) -> int:
+    """To a service that accepts and never reads."""
+    return await _writing(aim, count, hold_s, "deaf")
+
+
+@attack
+async def full_service(aim: Aim, count: int, hold_s: float) -> int:
+    """To a service whose queue is full, so that it never accepts."""
+    context = aim.context()
+    return await holding(count, hold_s, lambda _: secure(aim, context, "full"))
+
+
+async def _writing(aim: Aim, count: int, hold_s: float, service: str) -> int:
+    context, data = aim.context(), os.urandom(65_536)
+
+    async def one(_: int) -> None:
+        reader, writer = await secure(aim, context, service)
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(hold_s):
+                while True:
+                    writer.write(data)
+                    await writer.drain()
+        writer.transport.abort()
+
+    return await many(count, one)
+
+
+@attack
 async def resets(aim: Aim, count: int, _hold_s: float) -> int:
     """Before the hello, in the middle of the handshake, while the service is dialled, in the middle of the relay."""
     context, said = aim.context(), hello(aim)
@@ -168,6 +209,33 @@ async def resets(aim: Aim, count: int, _hold_s: float) -> int:
                 writer.write(os.urandom(50_000))
                 await reader.read(1)
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        writer.transport.abort()
+
+    return await many(count, one)
+
+
+@attack
+async def idle(aim: Aim, count: int, hold_s: float) -> int:
+    context = aim.context()
+
+    async def one(_: int) -> Stream:
+        reader, writer = await secure(aim, context)
+        writer.write(b"ping")
+        await reader.readexactly(4)
+        return reader, writer
+
+    return await holding(count, hold_s, one)
+
+
+@attack
+async def huge_certificates(aim: Aim, count: int, _hold_s: float) -> int:
+    """More certificates than any chain has (``huge.pem``)."""
+    context = aim.context("huge.pem")
+
+    async def one(_: int) -> None:
+        reader, writer = await secure(aim, context)
+        async with asyncio.timeout(10):
+            await to_the_end(reader)
         writer.transport.abort()
 
     return await many(count, one)

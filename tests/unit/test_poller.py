@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
+import struct
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -119,6 +121,30 @@ async def test_a_bug_in_one_callback_ends_what_it_belongs_to_and_nothing_else(po
     await eventually(lambda: broken and calls)
     assert broken == [bug]
     assert reported == [], "whoever supervises it reports it"
+
+
+@in_its_loop
+async def test_a_reset_is_told_once_when_nobody_reads_or_writes(poller: Poller, pair: Pair) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        far = socket.create_connection(server.getsockname())
+        near, _ = server.accept()
+    told: list[str] = []
+    near.setblocking(False)
+    poller.supervise(near.fileno(), lambda error: told.append(str(error)), lambda: told.append("lost"))
+    poller.on_readable(near.fileno(), lambda: poller.ignore_readable(near.fileno()))
+    far.send(b"nobody reads this")
+    calls: list[int] = []
+    poller.on_readable(pair[1].fileno(), lambda: calls.append(len(pair[1].recv(9))))
+    await eventually(lambda: poller._interests[near.fileno()].reader is None)
+    far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    far.close()
+    await eventually(lambda: told)
+    # The loop goes round a few times more.
+    for rounds in (1, 2, 3):
+        pair[0].send(b"x")
+        await eventually(functools.partial(lambda rounds: len(calls) == rounds, rounds))
+    assert told == ["lost"]
+    poller.close_socket(near)
 
 
 @in_its_loop
