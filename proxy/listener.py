@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 import socket
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,8 @@ _ACCEPTS_PER_WAKE = 32
 _PAUSE_S = 0.2
 # Out of descriptors or memory: the queue waits in the kernel until some are free again. Trying at once would spin.
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_QUEUE = struct.Struct("24xII")
+"""``tcpi_unacked`` and ``tcpi_sacked`` of TCP_INFO: a listening socket's queue, as it is and at most (tcp(7))."""
 
 
 class Listener:
@@ -64,27 +67,29 @@ class Listener:
                 return
 
     def _accept_queued(self) -> None:
-        while self._accept_one():
-            pass
+        """All that wait now, and of those who come meanwhile at most one queue's length: they might never end."""
+        waiting, most = _QUEUE.unpack(self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _QUEUE.size))
+        for _ in range(waiting + most):
+            if not self._accept_one():
+                return
 
     def _accept_one(self) -> bool:
         """False when there is nothing to accept, or nothing can be."""
-        while True:
-            try:
-                client, address = self.socket.accept()
-            except (BlockingIOError, InterruptedError):
+        try:
+            client, address = self.socket.accept()
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as error:
+            if error.errno in _EXHAUSTED:
+                self._pause(error)
                 return False
-            except OSError as error:
-                if error.errno in _EXHAUSTED:
-                    self._pause(error)
-                    return False
-                continue  # the client gave up while it was queued
-            client.setblocking(False)
-            if self._pauses:
-                emit(logger, logging.INFO, "accept.resumed", f"accepting on {self.address} again")
-                self._pauses = False
-            self._admit(client, printed(address))
-            return True
+            return True  # the client gave up while it was queued
+        client.setblocking(False)
+        if self._pauses:
+            emit(logger, logging.INFO, "accept.resumed", f"accepting on {self.address} again")
+            self._pauses = False
+        self._admit(client, printed(address))
+        return True
 
     def _pause(self, error: OSError) -> None:
         if not self._pauses:
