@@ -55,7 +55,11 @@ async def test_a_state_that_is_too_old_lets_nobody_new_in(agent: ConsulAgent, wo
             assert status["state_age_s"] > MAXIMUM_S
             assert sample(metrics, "consul_tgw_state_too_old") == 1
             assert sample(metrics, "consul_tgw_fact_age_seconds", kind="intentions") > 0
-            assert "stale_state" in await reasons(gateway)
+
+            async def logged() -> bool:
+                return "stale_state" in await reasons(gateway)
+
+            await eventually(logged, what="the refusal is in the access log")
             agent.resume()
             await let_in(client, gateway, SERVICE)
             assert await live.exchange(b"after") == b"after"
