@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -146,5 +147,9 @@ async def test_policy_reaches_what_is_being_drained(acl_agent: ConsulAgent, tmp_
             await acl_agent.delete_intention(source, service)
             assert await connection.ended() in ("eof", "reset")
         await eventually(lambda: _is(gateway, "gone"), what="nothing is left to wait for")
-        (record,) = [one for one in gateway.access_records() if one["reason"] == "revoked"]
+
+        def logged() -> list[dict[str, Any]]:
+            return [one for one in gateway.access_records() if one["reason"] == "revoked"]
+
+        (record,) = await eventually(logged, what="its end is in the access log")
         assert record["service"] == service
