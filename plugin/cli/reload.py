@@ -18,7 +18,7 @@ _MARGIN_S = 60.0
 """Beside the time of the new generation: the rehearsal's start and end, and the exchange of the control process."""
 
 
-@click.command(context_settings={"ignore_unknown_options": False})
+@click.command()
 @click.option("--service", default="", metavar="NAME", help="Service name or ID of the gateway, when several run here.")
 @click.option("--runtime-dir", type=click.Path(path_type=Path), help="Where the gateway keeps its runtime files.")
 @click.option(
