@@ -26,7 +26,8 @@ from plugin.observe.store import FactStore
 from plugin.settings import ConsulSettings
 from plugin.tasks import spawn
 from plugin.workers.published import Published
-from proxy.model import Action, Leaf, Service, ServiceName
+from proxy.model import Leaf, Service, ServiceName
+from proxy.rules import Action
 
 
 class Finding(msgspec.Struct, frozen=True):

@@ -21,7 +21,8 @@ from plugin.consul.api import (
     ServiceResolver,
 )
 from plugin.errors import GatewayError
-from proxy.model import Action, Leaf, PeerBundle, ServiceName
+from proxy.model import Leaf, PeerBundle, ServiceName
+from proxy.rules import Action
 
 T = TypeVar("T")
 

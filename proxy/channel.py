@@ -68,8 +68,20 @@ class Channel(Protocol):
     def transmit(self, length: int) -> bool:
         """Send the first ``length`` bytes of the plaintext buffer; false when some of it has to wait."""
 
+    def write(self, data: bytes | memoryview) -> None:
+        """Take all of it; what the socket does not take at once waits for :meth:`flush`.
+
+        :raises OSError: and TLS errors."""
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that :meth:`flush` would have to send."""
+
     def flush(self) -> bool:
         """Send what waits; false when some still has to."""
+
+    def note_waiting(self) -> None:
+        """Count what waits among the bytes that the worker keeps for slow peers."""
 
     def finish(self, *, cut: bool = False) -> bool:
         """End our direction once everything is sent; false when that has to wait for :meth:`flush`.
@@ -108,6 +120,13 @@ class _SocketChannel:
             self._on_close(_END_ON_CLOSE)
         with contextlib.suppress(OSError):  # a reset that came first
             self._socket.close()
+
+    @property
+    def waiting(self) -> int:
+        raise NotImplementedError
+
+    def note_waiting(self) -> None:
+        self._keep(self.waiting)
 
     def _on_close(self, linger: bytes) -> None:
         with contextlib.suppress(OSError):
@@ -172,6 +191,21 @@ class TCPChannel(_SocketChannel):
         self._backlog = memoryview(bytes(view[sent:length]))
         self._keep(length - sent)
         return False
+
+    def write(self, data: bytes | memoryview) -> None:
+        if self._backlog is not None:
+            self._backlog = memoryview(b"".join((self._backlog, data)))
+            return
+        try:
+            sent = self._socket.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        if sent < len(data):
+            self._backlog = memoryview(bytes(data[sent:]))
+
+    @property
+    def waiting(self) -> int:
+        return 0 if self._backlog is None else len(self._backlog)
 
     def flush(self) -> bool:
         while self._backlog is not None:
@@ -267,6 +301,14 @@ class TLSChannel(_SocketChannel):
             return True
         self._keep(length)
         return False
+
+    def write(self, data: bytes | memoryview) -> None:
+        self._session.write_data(data)
+
+    @property
+    def waiting(self) -> int:
+        waiting = self._session.outgoing()
+        return 0 if waiting is None else len(waiting)
 
     def flush(self) -> bool:
         session = self._session

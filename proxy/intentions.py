@@ -15,7 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import InitVar, dataclass
 
 from proxy.identity import Identity
-from proxy.model import Action, CloseReason, Intention, Mesh, PeerBundle, Service, ServiceName
+from proxy.model import CloseReason, Mesh, PeerBundle, Service, ServiceName
+from proxy.rules import Action, Intention
 
 ANY = "*"
 

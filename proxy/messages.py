@@ -10,7 +10,7 @@ import msgspec
 
 from proxy.model import Mesh, Service, ServiceName
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 """Raised whenever a frame changes its meaning; a worker of another version is drained, never driven."""
 
 

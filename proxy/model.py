@@ -14,10 +14,7 @@ from typing import Any
 
 import msgspec
 
-
-class Action(enum.StrEnum):
-    ALLOW = "allow"
-    DENY = "deny"
+from proxy.rules import Action, Intention, Normalization, TokenProvider
 
 
 class CloseReason(enum.StrEnum):
@@ -138,25 +135,6 @@ class Endpoint(msgspec.Struct, frozen=True):
         return f"{address}:{self.port} ({self.hostname})" if self.hostname else f"{address}:{self.port}"
 
 
-class Intention(msgspec.Struct, frozen=True):
-    """One source of a destination's intentions (``/v1/connect/intentions/match?by=destination``)."""
-
-    source: str
-    """A service name or ``*``."""
-    action: Action
-    precedence: int
-    """Consul's number, 9 (exact to exact) to 1; the higher one decides."""
-    source_namespace: str = "default"
-    """A namespace or ``*``."""
-    source_partition: str = "default"
-    source_peer: str = ""
-    """The peer that the source lives in; empty for this cluster."""
-    destination: str = ""
-    """As written in the intention: a service name or ``*``."""
-    layer7: bool = False
-    """It carries Permissions or JWT requirements. At layer 4 such an intention denies, as in Consul."""
-
-
 class BalancePolicy(enum.StrEnum):
     """``LoadBalancer.Policy`` of a service-resolver."""
 
@@ -217,6 +195,17 @@ class ServerName(msgspec.Struct, frozen=True):
     """For a name used by an importing peer: only that peer's trust bundle is accepted on it."""
 
 
+class HTTPSettings(msgspec.Struct, frozen=True):
+    """How the requests of one service are carried, when its protocol is of layer 7."""
+
+    request_timeout_s: float = 15.0
+    """From the end of the request until the response is complete; 0 means never."""
+    max_request_head_bytes: int = 60 * 1024
+    """Of a request line and its headers together (``MaxRequestHeadersKB``)."""
+    rewrite_host: bool = True
+    """A request to an instance that has a hostname gets that as its Host (``DisableAutoHostRewrite``)."""
+
+
 class Service(msgspec.Struct, frozen=True):
     """A linked service, complete: a worker needs nothing else to serve it."""
 
@@ -225,6 +214,8 @@ class Service(msgspec.Struct, frozen=True):
     server_names: tuple[ServerName, ...]
     intentions: tuple[Intention, ...] | None = None
     protocol: str = "tcp"
+    http: HTTPSettings | None = None
+    """``None``: its connections are carried whole and decided once, at layer 4."""
     upstream_tls: UpstreamTLS | None = None
     balance: Balance = Balance()
     connect_timeout_s: float = 5.0
@@ -298,6 +289,11 @@ class Mesh(msgspec.Struct, frozen=True):
     tls_max_version: str = "TLSv1_3"
     cipher_suites: tuple[str, ...] = ()
     """OpenSSL names, for TLS 1.2 and below; empty means the built-in choice."""
+    normalization: Normalization = Normalization()
+    sanitize_client_cert_header: bool = False
+    """``SanitizeXForwardedClientCert``: ``x-forwarded-client-cert`` is neither passed on nor added."""
+    token_providers: tuple[TokenProvider, ...] = ()
+    """Those that intentions of linked services name."""
     access_log: AccessLogFormat | None = None
     """``None``: the built-in JSON line, for every connection."""
     stale: bool = False

@@ -112,7 +112,14 @@ class TLSSession:
 
     def write(self, plaintext: Buffer, length: int) -> None:
         """Encrypt all of it; the ciphertext waits in :meth:`outgoing`."""
-        written = lib.SSL_write(self._ssl, plaintext.pointer, length)
+        self._write(plaintext.pointer, length)
+
+    def write_data(self, data: bytes | memoryview) -> None:
+        """As :meth:`write`, of any buffer."""
+        self._write(ffi.from_buffer(data), len(data))
+
+    def _write(self, pointer: Any, length: int) -> None:
+        written = lib.SSL_write(self._ssl, pointer, length)
         if written != length:
             self._no_progress(written)
             raise self._failure("the session does not take data")

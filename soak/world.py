@@ -58,6 +58,7 @@ class World:
         self._client_authority = Authority("Gateway client CA")
         self._identities: dict[str, tuple[float, ssl.SSLContext]] = {}
         self._trust_domain = ""
+        self._roots = 0
 
     # --- in Consul -------------------------------------------------------------------------------------------
 
@@ -79,7 +80,10 @@ class World:
         await self.agent.deregister_external(f"{service}-{number}")
 
     async def new_root(self) -> None:
-        authority = Authority("Next mesh root", trust_domain=self._trust_domain)
+        # Each has a name of its own, as Consul's have. With one name for two, the certificate by which the former root
+        # vouches for the next one looks self-signed, and whoever learns of the next one late cannot verify with it.
+        self._roots += 1
+        authority = Authority(f"Mesh root {self._roots}", trust_domain=self._trust_domain)
         keys = {"PrivateKey": authority.private_key_pem, "RootCert": authority.certificate_pem}
         path = self.folder / "ca.json"
         path.write_text(json.dumps({"Provider": "consul", "Config": keys | _SHORT_LEAVES}))

@@ -8,8 +8,9 @@ from fuzz.draw import Draw
 from proxy.channel import Buffers
 from proxy.errors import PeerError
 from proxy.messages import Update
-from proxy.model import Action, CloseReason
+from proxy.model import CloseReason
 from proxy.routes import RouteTable
+from proxy.rules import Action
 from proxy.tls import ServerSession
 from tests.support.mesh import HandMadeMesh
 

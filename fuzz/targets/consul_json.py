@@ -16,7 +16,7 @@ from plugin.consul import api
 from plugin.consul.client import decode, decode_rows
 from plugin.consul.transport import Reply
 from plugin.errors import ConsulUnavailable
-from proxy.model import Action, Intention
+from proxy.rules import Action, Intention
 
 CODE = ("plugin.consul.api", "plugin.assemble.intentions", "plugin.assemble.resolver", "plugin.assemble.proxy_config")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from fuzz.draw import Draw
 from proxy.identity import Identity
 from proxy.intentions import Permit, Policy
-from proxy.model import Action, CloseReason, Intention, PeerBundle, ServiceName
+from proxy.model import CloseReason, PeerBundle, ServiceName
+from proxy.rules import Action, Intention
 
 CODE = ("proxy.intentions",)
 

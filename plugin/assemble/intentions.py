@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from plugin.consul.api import IntentionMatch
-from proxy.model import Action, Intention
+from proxy.rules import Action, Intention
 
 
 def decode_intentions(matches: Iterable[IntentionMatch]) -> tuple[Intention, ...]:

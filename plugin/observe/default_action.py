@@ -28,7 +28,8 @@ from plugin.consul.poller import WatchState
 from plugin.consul.watch import Backoff
 from plugin.errors import ConsulForbidden, ConsulRejected, ConsulUnavailable, GatewayError
 from plugin.observe.store import FactStore
-from proxy.model import Action, ServiceName
+from proxy.model import ServiceName
+from proxy.rules import Action
 
 logger = logging.getLogger(__name__)
 

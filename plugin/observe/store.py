@@ -28,7 +28,8 @@ from plugin.consul.api import (
 )
 from plugin.errors import GatewayError
 from plugin.facts import Fact, MeshFacts, ServiceFacts
-from proxy.model import Action, Leaf, ServiceName
+from proxy.model import Leaf, ServiceName
+from proxy.rules import Action
 
 T = TypeVar("T")
 LinksChanged = Callable[[frozenset[ServiceName], frozenset[ServiceName]], None]

@@ -24,7 +24,8 @@ from plugin.consul.api import (
     TerminatingGatewayEntry,
 )
 from plugin.errors import SavedStateRefused
-from proxy.model import Action, Leaf, PeerBundle, ServiceName
+from proxy.model import Leaf, PeerBundle, ServiceName
+from proxy.rules import Action
 
 T = TypeVar("T")
 

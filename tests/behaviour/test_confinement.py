@@ -15,7 +15,7 @@ import pytest
 
 from plugin.dev.external import ExternalService, echo
 from plugin.tasks import spawn
-from proxy.model import Action
+from proxy.rules import Action
 from tests.support.eventually import eventually
 from tests.support.mesh import HandMadeMesh, connected, sni
 from tests.support.worker import WorkerProcess, running_worker

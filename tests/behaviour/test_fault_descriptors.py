@@ -10,7 +10,7 @@ from pathlib import Path
 from plugin.dev.external import ExternalService, echo
 from proxy.frames import ControlFrames
 from proxy.messages import AccessLogTarget, Hello
-from proxy.model import Action
+from proxy.rules import Action
 from tests.support.eventually import eventually
 from tests.support.mesh import HandMadeMesh, MeshClient, connected, sni
 from tests.support.process_limits import descriptors_left, runnable_s

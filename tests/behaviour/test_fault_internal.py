@@ -17,8 +17,9 @@ from proxy.dataplane import DataPlane
 from proxy.handshake import accept
 from proxy.listener import Listener
 from proxy.messages import Limits, Update
-from proxy.model import Action, CloseReason
+from proxy.model import CloseReason
 from proxy.poller import Poller
+from proxy.rules import Action
 from tests.support.eventually import eventually
 from tests.support.mesh import EchoServer, HandMadeMesh, connected, sni
 

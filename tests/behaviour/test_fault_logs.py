@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from plugin.dev.external import ExternalService, echo
-from proxy.model import Action, Leaf, ServerName, Service, ServiceName
+from proxy.model import Leaf, ServerName, Service, ServiceName
+from proxy.rules import Action
 from tests.support.eventually import eventually
 from tests.support.full_disk import small_disk
 from tests.support.mesh import HandMadeMesh, connected, sni

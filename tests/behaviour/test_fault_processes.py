@@ -13,7 +13,8 @@ import pytest
 from plugin.dev.external import ExternalService, echo
 from proxy.frames import ControlFrames, encode
 from proxy.messages import Applied, Hello, Limits, ToControl, Update
-from proxy.model import Action, ServiceName
+from proxy.model import ServiceName
+from proxy.rules import Action
 from tests.support.eventually import eventually
 from tests.support.mesh import HandMadeMesh, connected, sni
 from tests.support.worker import WorkerProcess, running_worker

@@ -15,7 +15,8 @@ from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
 from plugin.dev.pki import Authority, KeyPair
-from proxy.model import Action, PeerBundle
+from proxy.model import PeerBundle
+from proxy.rules import Action
 from tests.support import attacks, crafted
 from tests.support.attacks import Attack
 from tests.support.crafted import Issuer, Wanted

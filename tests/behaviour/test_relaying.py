@@ -17,7 +17,8 @@ import pytest
 
 from plugin.dev.external import ExternalService, banner_first, echo, reset, sink, source
 from proxy.messages import Drain, Limits
-from proxy.model import Action, Service
+from proxy.model import Service
+from proxy.rules import Action
 from tests.support.eventually import SCALE, eventually
 from tests.support.mesh import HandMadeMesh, allow, connected, deny, sni
 from tests.support.raw_tls import RawTLSClient

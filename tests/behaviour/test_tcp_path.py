@@ -9,7 +9,8 @@ import pytest
 from cryptography import x509
 
 from plugin.dev.pki import Authority
-from proxy.model import Action, ServiceName
+from proxy.model import ServiceName
+from proxy.rules import Action
 from tests.support.mesh import TRUST_DOMAIN, EchoServer, HandMadeMesh, alert_of, allow, connected, deny, sni
 from tests.support.worker import WorkerProcess
 

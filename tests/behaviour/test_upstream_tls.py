@@ -15,7 +15,8 @@ import pytest
 from plugin.dev.external import ExternalService, echo
 from plugin.dev.pki import Authority, KeyPair
 from plugin.dev.processes import can_connect, free_ports
-from proxy.model import Action, UpstreamTLS
+from proxy.model import UpstreamTLS
+from proxy.rules import Action
 from tests.support.eventually import eventually
 from tests.support.mesh import HandMadeMesh, connected, sni
 from tests.support.worker import WorkerProcess

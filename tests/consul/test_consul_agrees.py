@@ -16,7 +16,8 @@ from plugin.dev.consul_agent import ConsulAgent
 from plugin.errors import ConsulRejected, ConsulUnavailable
 from proxy.identity import Identity, parse_spiffe_id
 from proxy.intentions import Permit, Policy
-from proxy.model import Action, ServiceName
+from proxy.model import ServiceName
+from proxy.rules import Action
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

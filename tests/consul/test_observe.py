@@ -20,7 +20,8 @@ from plugin.facts import ServiceFacts
 from plugin.observe.observer import Observer
 from plugin.observe.store import FactStore
 from plugin.settings import ConsulSettings
-from proxy.model import Action, ServiceName
+from proxy.model import ServiceName
+from proxy.rules import Action
 from tests.conftest import AgentFactory
 from tests.support.eventually import SCALE, eventually
 

@@ -22,7 +22,7 @@ import pytest
 
 from plugin.dev.external import ExternalService, echo, sink
 from proxy.messages import Counters, Limits
-from proxy.model import Action
+from proxy.rules import Action
 from tests.floods.aim import Aim
 from tests.support.eventually import SCALE, eventually
 from tests.support.mesh import TRUST_DOMAIN, HandMadeMesh

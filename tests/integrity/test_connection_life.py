@@ -20,7 +20,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from plugin.dev.pki import Authority
 from proxy.connection import TRANSITIONS, ConnectionLife, Event, State
 from proxy.messages import Limits
-from proxy.model import CloseReason, Intention, ServiceName
+from proxy.model import CloseReason, ServiceName
+from proxy.rules import Intention
 from tests.support.mesh import HandMadeMesh, allow, deny, sni
 from tests.support.plane import Peer, PlaneUnderTest
 

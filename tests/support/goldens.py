@@ -29,7 +29,8 @@ from plugin.consul.api import (
 from plugin.dev.pki import Authority
 from plugin.errors import ConsulUnavailable
 from plugin.facts import Fact, MeshFacts, ServiceFacts
-from proxy.model import Action, Leaf, PeerBundle, ServiceName
+from proxy.model import Leaf, PeerBundle, ServiceName
+from proxy.rules import Action
 
 GOLDENS = Path(__file__).parent.parent / "unit" / "goldens"
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from plugin.dev.pki import Authority, KeyPair
-from proxy.model import Action, Endpoint, Intention, Leaf, Mesh, ServerName, Service, ServiceName
+from proxy.model import Endpoint, Leaf, Mesh, ServerName, Service, ServiceName
+from proxy.rules import Action, Intention
 
 TRUST_DOMAIN = "11111111-2222-3333-4444-555555555555.consul"
 

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 PURE = {
     "proxy.model",
+    "proxy.rules",
     "proxy.messages",
     "proxy.frames",
     "proxy.identity",

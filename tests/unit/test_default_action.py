@@ -15,7 +15,7 @@ from plugin.consul.api import IntentionMatch
 from plugin.consul.client import ConsulClient
 from plugin.observe.default_action import DefaultActionLearner, action_of_agent, reaches_everyone
 from plugin.observe.store import FactStore
-from proxy.model import Action
+from proxy.rules import Action
 from tests.support.eventually import eventually
 from tests.support.fake_consul import FakeConsul, status
 from tests.unit.test_store import entry

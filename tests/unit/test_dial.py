@@ -20,9 +20,10 @@ from proxy.ejection import FAILURES
 from proxy.errors import UpstreamError
 from proxy.identity import Identity
 from proxy.intentions import Permit, Policy
-from proxy.model import Action, Balance, CloseReason, Endpoint, Keepalive, Leaf, Mesh, Service, ServiceName, UpstreamTLS
+from proxy.model import Balance, CloseReason, Endpoint, Keepalive, Leaf, Mesh, Service, ServiceName, UpstreamTLS
 from proxy.poller import Poller
 from proxy.rivals import Rivals
+from proxy.rules import Action
 from proxy.steps import Steps
 from proxy.tcp_connect import Failures
 from proxy.tls_context import UpstreamContext

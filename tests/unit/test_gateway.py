@@ -22,7 +22,8 @@ from plugin.gateway import Gateway
 from plugin.observe.store import FactStore
 from plugin.workers.published import Published
 from proxy.messages import Update
-from proxy.model import Action, Leaf, ServiceName
+from proxy.model import Leaf, ServiceName
+from proxy.rules import Action
 from tests.support.eventually import eventually
 
 A, B = ServiceName("a"), ServiceName("b")

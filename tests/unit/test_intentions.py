@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from proxy.identity import Identity
 from proxy.intentions import Decision, Permit, Policy, Refusal, describe
-from proxy.model import Action, CloseReason, Intention, Leaf, Mesh, PeerBundle, Service, ServiceName
+from proxy.model import CloseReason, Leaf, Mesh, PeerBundle, Service, ServiceName
+from proxy.rules import Action, Intention
 
 DOMAIN = "11111111-2222-3333-4444-555555555555.consul"
 PEER_DOMAIN = "99999999-2222-3333-4444-555555555555.consul"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from plugin.assemble.intentions import decode_intentions
 from plugin.consul.api import IntentionMatch
-from proxy.model import Action, Intention
+from proxy.rules import Action, Intention
 
 
 def decoded(raw: str) -> Intention:

@@ -19,7 +19,8 @@ from plugin.errors import ConsulReplaced, ConsulUnavailable
 from plugin.observe.observer import Observer
 from plugin.observe.store import FactStore
 from plugin.settings import ConsulSettings
-from proxy.model import Action, ServiceName
+from proxy.model import ServiceName
+from proxy.rules import Action
 from tests.support.eventually import SCALE, eventually
 from tests.support.fake_consul import Answer, FakeConsul, body, silent, status, torn
 

@@ -7,8 +7,9 @@ import pytest
 from OpenSSL import SSL
 
 from proxy.messages import Update
-from proxy.model import Action, Leaf, PeerBundle, ServerName, ServiceName, UpstreamTLS
+from proxy.model import Leaf, PeerBundle, ServerName, ServiceName, UpstreamTLS
 from proxy.routes import RouteTable
+from proxy.rules import Action
 from tests.support.mesh import HandMadeMesh, allow, sni
 
 

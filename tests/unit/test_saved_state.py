@@ -32,7 +32,8 @@ from plugin.observe.store import FactStore
 from plugin.saved_state import file, form, keeper
 from plugin.saved_state.form import Owner, SavedState
 from plugin.saved_state.keeper import StateKeeper
-from proxy.model import Action, Leaf, ServiceName
+from proxy.model import Leaf, ServiceName
+from proxy.rules import Action
 from tests.support.eventually import eventually
 
 DB, WEB = ServiceName("db"), ServiceName("web")

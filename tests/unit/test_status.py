@@ -4,7 +4,8 @@ from plugin.consul.poller import WatchState
 from plugin.status import default_action, open_by_service, service_status, watch_statuses
 from plugin.workers.counters import Dials
 from proxy.messages import Count, Counters
-from proxy.model import Action, Endpoint, Leaf, Mesh, ServerName, Service, ServiceName
+from proxy.model import Endpoint, Leaf, Mesh, ServerName, Service, ServiceName
+from proxy.rules import Action
 
 LEAF = Leaf("chain", "key", "spiffe://x", "01", 0.0, 7.0)
 

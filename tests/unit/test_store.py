@@ -17,7 +17,8 @@ from plugin.consul.api import (
 from plugin.errors import ConsulForbidden, ConsulUnavailable
 from plugin.facts import Fact
 from plugin.observe.store import Changes, FactStore
-from proxy.model import Action, ServiceName
+from proxy.model import ServiceName
+from proxy.rules import Action
 
 DB = ServiceName("db")
 LDAP = ServiceName("ldap")
