@@ -64,6 +64,12 @@ class CloseReason(enum.StrEnum):
     INTERNAL = "internal"
     STALE_STATE = "stale_state"
     """Consul has confirmed nothing for longer than ``--max-state-age``: nobody new is let in."""
+    BAD_REQUEST = "bad_request"
+    """The client breaks the rules of HTTP."""
+    BAD_RESPONSE = "bad_response"
+    """The external service breaks the rules of HTTP."""
+    FLOOD = "flood"
+    """The client keeps the letter of HTTP and misuses it: resets, pings, empty frames without end."""
 
 
 class ServiceName(msgspec.Struct, frozen=True, order=True):
