@@ -168,6 +168,11 @@ class HashPolicy(msgspec.Struct, frozen=True):
     """The header, cookie or query parameter; empty for ``source_ip``."""
     terminal: bool = False
     """When this one yields a hash, the later ones are not looked at."""
+    cookie_lifetime_s: float | None = None
+    """Of a cookie: a caller that has none is given one, which lives so long (0: for a session) and is hashed.
+    ``None``: none is given, and then there is nothing to hash (``CookieConfig``)."""
+    cookie_path: str = ""
+    """``Path`` of the cookie that is given; empty: it has none."""
 
 
 class Balance(msgspec.Struct, frozen=True):

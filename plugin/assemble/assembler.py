@@ -8,12 +8,14 @@ cannot use is its own reason or its own warning.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from plugin.assemble.access_logs import access_log_choice
-from plugin.assemble.intentions import decode_intentions
+from plugin.assemble.http_settings import HTTP_PROTOCOLS, http_settings
+from plugin.assemble.intentions import read_intentions
+from plugin.assemble.mesh_http import mesh_http
 from plugin.assemble.mesh_tls import incoming_tls
 from plugin.assemble.proxy_config import UpstreamConfig, upstream_config
 from plugin.assemble.resolver import (
@@ -28,9 +30,12 @@ from plugin.assemble.server_routes import server_routes
 from plugin.assemble.upstream_tls import GoodMaterial, upstream_material
 from plugin.facts import Fact, MeshFacts, ServiceFacts
 from proxy.model import Mesh, Service, ServiceName
+from proxy.rules import Intention
 
 _FALLBACK_CONNECT_TIMEOUT_S = 5.0
-_PROTOCOLS = frozenset({"tcp", "http", "http2", "grpc"})
+_PROTOCOLS = frozenset({"tcp"}) | HTTP_PROTOCOLS
+CARRIES_HTTP = False
+"""Whether workers carry HTTP: until they do, every service is carried at layer 4."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +109,15 @@ def assemble_with_warnings(
     idle, lifetime = idle_timeout(facts.defaults.value), max_lifetime(facts.defaults.value)
     half_closed = half_closed_timeout(facts.defaults.value)
     most = max_connections(facts.defaults.value)
+    policy = read_intentions(facts.intentions.value or ())
+    http = http_settings(protocol, facts.link, facts.defaults.value, facts.resolver.value)
     service = Service(
         name=facts.name,
         leaf=leaf,
         server_names=routed.server_names,
-        intentions=decode_intentions(facts.intentions.value or ()),
+        intentions=policy.intentions,
         protocol=protocol,
+        http=http.value if CARRIES_HTTP else None,
         upstream_tls=material.tls,
         balance=balanced.value,
         connect_timeout_s=timeout.value or config.connect_timeout_s or _FALLBACK_CONNECT_TIMEOUT_S,
@@ -129,6 +137,9 @@ def assemble_with_warnings(
         *lifetime.warnings,
         *most.warnings,
         *protocol_warnings,
+        *http.warnings,
+        *policy.warnings,
+        *_of_the_wrong_layer(policy.intentions, protocol),
     )
     return AssembledService(outcome=service, warnings=warnings, good=material.good)
 
@@ -150,6 +161,7 @@ def assemble_mesh_with_warnings(facts: MeshFacts) -> AssembledMesh:
     entry = facts.mesh.value
     tls = incoming_tls(entry.tls.incoming if entry is not None and entry.tls is not None else None)
     shared = facts.proxy_defaults.value
+    http = mesh_http(entry.http if entry is not None else None)
     access_log = access_log_choice(shared.access_logs if shared is not None else None)
     mesh = Mesh(
         trust_domain=roots.trust_domain.lower(),
@@ -160,11 +172,12 @@ def assemble_mesh_with_warnings(facts: MeshFacts) -> AssembledMesh:
         tls_min_version=tls.minimum,
         tls_max_version=tls.maximum,
         cipher_suites=tls.cipher_suites,
+        normalization=http.normalization,
+        sanitize_client_cert_header=http.sanitize_client_cert_header,
         access_log=access_log.layout,
     )
-    return AssembledMesh(
-        outcome=mesh, warnings=(*tls.warnings, *_upstream_config(facts).warnings, *access_log.warnings)
-    )
+    warnings = (*tls.warnings, *http.warnings, *_upstream_config(facts).warnings, *access_log.warnings)
+    return AssembledMesh(outcome=mesh, warnings=warnings)
 
 
 def _unknown(facts: ServiceFacts, mesh: MeshFacts) -> Iterator[str]:
@@ -195,6 +208,14 @@ def _unknown_of_mesh(mesh: MeshFacts) -> Iterator[str]:
 
 def _not_known(what: str, fact: Fact[Any]) -> str:
     return f"{what}: {fact.problem or 'no answer from Consul yet'}"
+
+
+def _of_the_wrong_layer(intentions: Iterable[Intention], protocol: str) -> Iterator[str]:
+    for intention in intentions if protocol not in HTTP_PROTOCOLS else ():
+        if intention.layer7:
+            where = f"the intention {intention.source} => {intention.destination}"
+            what = f"{where} has permissions or JWT requirements, and denies every connection of protocol {protocol}"
+            yield f"{what}. Set Protocol of service-defaults to http, http2 or grpc, or give it an Action alone"
 
 
 def _upstream_config(mesh: MeshFacts) -> UpstreamConfig:

@@ -6,8 +6,11 @@ https://developer.hashicorp.com/consul/docs/reference/config-entry/service-resol
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+import msgspec
 
 from plugin.assemble.durations import duration_s
 from plugin.consul.api import HashPolicy as ConsulHashPolicy
@@ -15,6 +18,11 @@ from plugin.consul.api import LoadBalancer, ServiceDefaults, ServiceResolver
 from proxy.model import Balance, BalancePolicy, HashPolicy, HashSource
 
 T = TypeVar("T")
+
+# RFC 9110 section 5.6.2, for names of headers and of cookies; RFC 6265 section 4.1.1, for what stands in Set-Cookie.
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_COOKIE_PATH = re.compile(r"[ -:<-~]*")
+_LONGEST_TEXT = 100
 
 IDLE_TIMEOUT_META = "tgw-idle-timeout"
 HALF_CLOSED_TIMEOUT_META = "tgw-half-closed-timeout"
@@ -36,6 +44,14 @@ def connect_timeout(resolver: ServiceResolver | None) -> Setting[float]:
     if resolver is None:
         return Setting(0.0)
     return _duration(resolver.connect_timeout, "ConnectTimeout of the service-resolver")
+
+
+def request_timeout(resolver: ServiceResolver | None) -> Setting[float | None]:
+    """Return ``RequestTimeout`` in seconds; ``None`` when it is not set, which Consul makes of 0, too."""
+    if resolver is None:
+        return Setting(None)
+    found = _duration(resolver.request_timeout, "RequestTimeout of the service-resolver")
+    return Setting(found.value or None, found.warnings)
 
 
 def idle_timeout(defaults: ServiceDefaults | None) -> Setting[float]:
@@ -115,7 +131,23 @@ def _hash_policy(element: ConsulHashPolicy) -> HashPolicy:
         raise ValueError(f"the field {element.field!r} is not known") from error
     if source is HashSource.SOURCE_IP or not element.field_value:
         raise ValueError(f"the field {element.field!r} has no usable FieldValue")
-    return HashPolicy(source, element.field_value, element.terminal)
+    # Names of headers are compared without regard to case (RFC 9110 section 5.1), others are not.
+    name = element.field_value.lower() if source is HashSource.HEADER else element.field_value
+    if source is not HashSource.QUERY_PARAMETER and not _TOKEN.fullmatch(name):
+        raise ValueError(f"the {element.field} {name[:_LONGEST_TEXT]!r} can be no name of one")
+    plain = HashPolicy(source, name, element.terminal)
+    cookie = element.cookie_config
+    if source is not HashSource.COOKIE or cookie is None:
+        return plain
+    try:
+        lifetime_s = 0.0 if cookie.session else duration_s(cookie.ttl)
+    except ValueError as error:
+        raise ValueError(f"CookieConfig of the cookie {name!r} is not usable: {error}") from error
+    if not _COOKIE_PATH.fullmatch(cookie.path):
+        raise ValueError(f"the Path in CookieConfig of the cookie {name!r} can be none")
+    # Envoy gives a cookie when it is for a session or has a lifetime; a path alone makes none.
+    given = lifetime_s if cookie.session or lifetime_s > 0 else None
+    return msgspec.structs.replace(plain, cookie_lifetime_s=given, cookie_path=cookie.path)
 
 
 def _meta_duration(defaults: ServiceDefaults | None, key: str, default_s: float = 0.0) -> Setting[float]:

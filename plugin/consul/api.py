@@ -35,6 +35,8 @@ _SPECIAL = {
     "tls_min_version": "TLSMinVersion",
     "tls_max_version": "TLSMaxVersion",
     "json_format": "JSONFormat",
+    "max_request_headers_kb": "MaxRequestHeadersKB",
+    "ttl": "TTL",
 }
 
 
@@ -84,6 +86,8 @@ class ServiceDefaults(_Answer, frozen=True):
     protocol: str = ""
     destination: Destination | None = None
     max_inbound_connections: int = 0
+    max_request_headers_kb: int | None = None
+    """KiB. Consul 1.21 does not take it; later ones do."""
     meta: dict[str, str] | None = None
 
 
@@ -102,11 +106,19 @@ class RingHashConfig(_Answer, frozen=True):
     maximum_ring_size: int = 0
 
 
+class CookieConfig(_Answer, frozen=True):
+    session: bool = False
+    ttl: str | int = 0
+    """Nanoseconds, or a duration as text."""
+    path: str = ""
+
+
 class HashPolicy(_Answer, frozen=True):
     field: str = ""
     field_value: str = ""
     source_ip: bool = msgspec.field(name="SourceIP", default=False)
     terminal: bool = False
+    cookie_config: CookieConfig | None = None
 
 
 class LoadBalancer(_Answer, frozen=True):
@@ -167,7 +179,8 @@ class MeshTLS(_Answer, frozen=True):
 class MeshEntry(_Answer, frozen=True):
     kind: str = "mesh"
     tls: MeshTLS | None = None
-    http: dict[str, Any] | None = None
+    http: Any = None
+    """As JSON: what is wrong in it must not hide ``tls``."""
     meta: dict[str, str] | None = None
 
 
@@ -341,8 +354,10 @@ class IntentionMatch(_Answer, frozen=True):
     """Consul Enterprise: stands for several partitions and peers."""
     action: str = ""
     """``allow``, ``deny``, or empty when there are Permissions."""
-    permissions: tuple[dict[str, Any], ...] | None = None
-    jwt: dict[str, Any] | None = None
+    permissions: Any = None
+    """A list, as JSON: :class:`plugin.consul.strict.IntentionPermission`, read one by one."""
+    jwt: Any = None
+    """As JSON: :class:`plugin.consul.strict.RequiredJWT`."""
     precedence: int = 0
 
 

@@ -60,7 +60,7 @@ def test_what_is_hashed_keeps_the_operators_order() -> None:
     assert setting.warnings == ()
     assert setting.value.hash_policies == (
         HashPolicy(HashSource.QUERY_PARAMETER, "user"),
-        HashPolicy(HashSource.COOKIE, "session", terminal=True),
+        HashPolicy(HashSource.COOKIE, "session", terminal=True, cookie_lifetime_s=0.0),
         HashPolicy(HashSource.SOURCE_IP),
     )
 
