@@ -119,7 +119,7 @@ class Normalization(msgspec.Struct, frozen=True):
     dot_segments: bool = True
     """False is ``InsecureDisablePathNormalization``."""
     merge_slashes: bool = True
-    escaped_slashes: EscapedSlashes = EscapedSlashes.REJECT
+    escaped_slashes: EscapedSlashes = EscapedSlashes.KEEP
     underscores: Underscores = Underscores.ALLOW
 
 

@@ -18,9 +18,16 @@ PURE = {
     "proxy.messages",
     "proxy.frames",
     "proxy.identity",
+    "proxy.intention_index",
     "proxy.intentions",
     "proxy.errors",
     "proxy.logs",
+    "proxy.http.errors",
+    "proxy.http.message",
+    "proxy.http.normalization",
+    "proxy.http.permissions",
+    "proxy.http.readings",
+    "proxy.http.tokens",
 }
 """What the control plane may share with the data plane: it decides and describes, and touches nothing."""
 IMPURE = {

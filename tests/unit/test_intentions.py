@@ -131,7 +131,7 @@ def test_a_peer_is_one_partition_of_its_cluster() -> None:
 
 
 def test_nothing_else_makes_a_permit() -> None:
-    with pytest.raises(TypeError, match="only Policy"):
+    with pytest.raises(TypeError, match="only a Policy"):
         Permit(object(), ServiceName("db"), WEB, "", None)
 
 
