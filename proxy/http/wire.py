@@ -15,7 +15,7 @@ from typing import Protocol
 from proxy.channel import END, Buffers, Channel
 from proxy.errors import PeerError, UpstreamError
 from proxy.http.message import Data
-from proxy.poller import Poller
+from proxy.poller import Callback, Poller
 
 _READS_PER_WAKE = 4
 _COALESCED = 16 * 1024
@@ -102,6 +102,7 @@ class Wire:
         "bytes_sent",
         "closed",
         "owner",
+        "untouched",
     )
 
     def __init__(self, poller: Poller, buffers: Buffers, turn: Turn, channel: Channel, owner: WireOwner) -> None:
@@ -123,7 +124,26 @@ class Wire:
         self._finishing = False
         self._failure: Exception | None = None
         """What a write was told. The kernel tells of a reset once: the end that is read after it is that reset."""
+        self.untouched = False
+        """Nothing that was written since :meth:`mark` has left: the peer cannot have seen any of it."""
         poller.supervise(channel.fd, self._lost, self._reset)
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return self._poller.loop
+
+    def soon(self, callback: Callback) -> None:
+        """Call it in a later turn, unless the wire is closed by then. Its mistakes are told as any other's."""
+        self._poller.loop.call_soon(self._run, callback)
+
+    def after(self, delay_s: float, callback: Callback) -> asyncio.TimerHandle:
+        """As :meth:`soon`, that much later."""
+        return self._poller.loop.call_later(delay_s, self._run, callback)
+
+    def _run(self, callback: Callback) -> None:
+        if not self.closed:
+            with self._turn.one():
+                self._poller.run(self._channel.fd, callback)
 
     # --- receiving -------------------------------------------------------------------------------------------
 
@@ -188,17 +208,28 @@ class Wire:
         if length > _COALESCED:
             self._pass_on()
             self._write_through(data)
+            self.untouched = False
         else:
             self._queue.append(bytes(data))
             self._queued += length
             if self._queued > _COALESCED:
                 self._pass_on()
+                self.untouched = False
         if not self._told:
             self._told = True
             self._turn.add(self)
         if self._queued + self._channel.waiting > _CONGESTED:
             self._asked_for_pause = True
         return not self._asked_for_pause
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that the peer has not taken; once the wire has failed nobody will."""
+        return 0 if self.closed or self._failure is not None else self._queued + self._channel.waiting
+
+    def mark(self) -> None:
+        """See ``untouched``; what was written before may not have left either, then it stays false."""
+        self.untouched = not self.waiting
 
     def finish(self, *, cut: bool = False) -> None:
         """End our direction after everything that was written."""
@@ -219,7 +250,9 @@ class Wire:
             self._pass_on()
             if self._channel.flush():
                 self._emptied()
+                self.untouched = self.untouched and self._failure is not None
             else:
+                self.untouched = False
                 self._channel.note_waiting()
                 self._poller.on_writable(self._channel.fd, self._on_writable)
         except LOST as error:
