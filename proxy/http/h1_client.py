@@ -124,7 +124,7 @@ class H1Client:
         """The request is not what it announced; what was sent of it must not look complete."""
         outgoing.open = False
         self.abort()
-        error = UpstreamError(CloseReason.CLIENT_PROTOCOL_ERROR, detail)
+        error = UpstreamError(CloseReason.BAD_REQUEST, detail)
         self.wire.loop.call_soon(self._broken_off, outgoing, error)
 
     def _broken_off(self, outgoing: H1Outgoing, error: UpstreamError) -> None:
@@ -148,7 +148,7 @@ class H1Client:
         try:
             self._take(data)
         except (BadResponse, BadBody) as error:
-            self._lose(UpstreamError(CloseReason.UPSTREAM_PROTOCOL_ERROR, str(error)))
+            self._lose(UpstreamError(CloseReason.BAD_RESPONSE, str(error)))
 
     def on_end(self, *, cut: bool) -> None:
         self._ended = True
@@ -198,7 +198,7 @@ class H1Client:
             current = self._current
             if current is None:
                 if not self._gone:
-                    self._lose(UpstreamError(CloseReason.UPSTREAM_PROTOCOL_ERROR, "bytes that nobody asked for"))
+                    self._lose(UpstreamError(CloseReason.BAD_RESPONSE, "bytes that nobody asked for"))
                 return
             if current.reader is None:
                 data = self._take_head(current, data)

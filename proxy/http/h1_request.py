@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import httptools
 
+from proxy.http.authority import check_authority
 from proxy.http.errors import BadRequest
 from proxy.http.h1_fields import (
     CONTROLS,
@@ -28,7 +29,6 @@ from proxy.http.message import UNKNOWN_LENGTH, RequestHead, Version
 
 _LINE = re.compile(rb"([A-Z-]+) ([!-~]+) HTTP/1\.1\r\n")
 _VERSION = re.compile(rb".* HTTP/([0-9]+(?:\.[0-9]+)?)", re.DOTALL)
-_AUTHORITY = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?]*)(.*)")
 _SPECIAL = frozenset((b"host", b"content-length", b"expect", b"http2-settings")) | HOP_BY_HOP
 
@@ -54,8 +54,7 @@ def read_request(raw: bytes) -> ReceivedRequest:
     authority = special.get(b"host")
     if authority is None:
         raise BadRequest(400, "no Host header")
-    if not _AUTHORITY.fullmatch(authority):
-        raise BadRequest(400, "Host is not one host with an optional port")
+    check_authority(authority)
     if target[0] != 0x2F or b"#" in target:
         target = _origin_form(method, target, authority)
     head = RequestHead(method, target, authority, Version.HTTP_1_1, headers)

@@ -161,8 +161,8 @@ class H1Server:
 
     def _broken_off(self, incoming: H1Incoming, detail: str) -> None:
         assert incoming.events is not None
-        incoming.events.on_request_lost(CloseReason.UPSTREAM_PROTOCOL_ERROR, detail)
-        self._tell(CloseReason.UPSTREAM_PROTOCOL_ERROR, detail)
+        incoming.events.on_request_lost(CloseReason.BAD_RESPONSE, detail)
+        self._tell(CloseReason.BAD_RESPONSE, detail)
 
     # --- for the wire --------------------------------------------------------------------------------------------
 
@@ -200,7 +200,7 @@ class H1Server:
         try:
             rest = self._take(data)
         except BadRequest as error:
-            self._refuse(error.status, str(error), CloseReason.CLIENT_PROTOCOL_ERROR)
+            self._refuse(error.status, str(error), CloseReason.BAD_REQUEST)
             return
         finally:
             self._taking = False
@@ -316,11 +316,11 @@ class H1Server:
         if self._current is not current or not current.open:
             return
         if current.started:
-            self._lose(CloseReason.CLIENT_PROTOCOL_ERROR, what)
+            self._lose(CloseReason.BAD_REQUEST, what)
         else:
-            current.lost(CloseReason.CLIENT_PROTOCOL_ERROR, what)
+            current.lost(CloseReason.BAD_REQUEST, what)
             self.wire.write(refusal_text(400, what))
-            self._reason = CloseReason.CLIENT_PROTOCOL_ERROR, what
+            self._reason = CloseReason.BAD_REQUEST, what
             self._end()
 
     def _refuse(self, status: int, what: str, reason: CloseReason) -> None:
