@@ -51,8 +51,12 @@ def mesh_http(http: object) -> MeshHTTP:
         dot_segments=not insecure,
         # Consul answers false when it is not set, too. Only who gave up on normalised paths is taken to mean it.
         merge_slashes=merge or not insecure,
-        escaped_slashes=read.choice("PathWithEscapedSlashesAction", _ESCAPED_SLASHES, plain.escaped_slashes),
-        underscores=read.choice("HeadersWithUnderscoresAction", _UNDERSCORES, plain.underscores),
+        escaped_slashes=read.choice(
+            "PathWithEscapedSlashesAction", _ESCAPED_SLASHES, plain.escaped_slashes, wrong=EscapedSlashes.REJECT
+        ),
+        underscores=read.choice(
+            "HeadersWithUnderscoresAction", _UNDERSCORES, plain.underscores, wrong=plain.underscores
+        ),
     )
     for part in (top, incoming, read):
         part.end()
@@ -84,16 +88,17 @@ class _Fields:
         self._wrong(f"{self.where}.{name}", f"neither true nor false; it counts as {str(wrong).lower()}")
         return wrong
 
-    def choice(self, name: str, known: Mapping[str, E], default: E) -> E:
+    def choice(self, name: str, known: Mapping[str, E], default: E, *, wrong: E) -> E:
+        """``wrong`` is what anything else than the known words counts as."""
         value = self.given.pop(name, None)
         if value in (None, "", _DEFAULT):
             return default
         if isinstance(value, str) and value in known:
             return known[value]
-        instead = next(text for text, one in known.items() if one is default)
+        instead = next(text for text, one in known.items() if one is wrong)
         said = shortened(repr(value))
         self._wrong(f"{self.where}.{name}", f"{said}, which is none of {', '.join(known)}; {instead} applies")
-        return default
+        return wrong
 
     def end(self) -> None:
         for name in self.given:

@@ -28,4 +28,5 @@ def test_only_the_words_that_consul_knows_weaken_it(given_fields: dict[str, obje
     insecure = given_fields.get("InsecureDisablePathNormalization") is True
     assert read.normalization.dot_segments is not insecure
     assert read.normalization.merge_slashes or insecure
-    assert read.normalization.escaped_slashes is EscapedSlashes.REJECT
+    unset = given_fields.get("PathWithEscapedSlashesAction") in (None, "")
+    assert read.normalization.escaped_slashes is (EscapedSlashes.KEEP if unset else EscapedSlashes.REJECT)
