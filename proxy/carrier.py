@@ -21,16 +21,17 @@ from proxy.dial import dial
 from proxy.errors import PeerError, UpstreamError
 from proxy.identity import IdentityError, cached_identity_of
 from proxy.intentions import Permit, Refusal, describe
+from proxy.live import Source, text_of
 from proxy.messages import Connection
 from proxy.model import CloseReason, ServiceName
 from proxy.relay import Relay
 from proxy.steps import Cancelled, Steps
+from proxy.timers import Timer
 from proxy.tls import ServerSession
 
 if TYPE_CHECKING:
     from proxy.balance import EndpointSet
     from proxy.dataplane import DataPlane
-    from proxy.live import Source
     from proxy.routes import Route
 
 logger = logging.getLogger(__name__)
@@ -73,14 +74,11 @@ class Carrier:
         self._relay: Relay | None = None
         self._reason: tuple[CloseReason, str] | None = None
         self._steps: Steps | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._lifetime: asyncio.TimerHandle | None = None
+        self._timer: Timer | asyncio.TimerHandle | None = None
+        self._lifetime: Timer | asyncio.TimerHandle | None = None
         self._idle_checks = 0
 
     def start(self) -> None:
-        # A client whose host has vanished says nothing more; after a while the kernel asks it (tcp(7)).
-        with contextlib.suppress(OSError):
-            self._client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._steps = Steps(self._plane.poller, self._settled)
         self._steps.run(self._establish(self._steps))
 
@@ -114,11 +112,7 @@ class Carrier:
     @property
     def source_text(self) -> str:
         """``peer:name`` of the caller; empty while it is not authenticated."""
-        if self.source is None:
-            return ""
-        identity, peer = self.source
-        name = str(ServiceName(identity.service, identity.namespace, identity.partition))
-        return f"{peer}:{name}" if peer else name
+        return "" if self.source is None else text_of(self.source)
 
     def describe(self) -> Connection:
         received, sent = self.traffic
@@ -243,14 +237,15 @@ class Carrier:
     def _limit_life(self, limit_s: float) -> None:
         if limit_s > 0:
             life_s = limit_s * random.uniform(_SHORTEST_LIFE, 1.0)
-            self._lifetime = self._plane.loop.call_later(life_s, self._outlived, limit_s)
+            self._lifetime = self._plane.poller.timers.call_later(life_s, self._outlived, limit_s)
 
     def _outlived(self, limit_s: float) -> None:
         self.close(CloseReason.LIFETIME, f"its lifetime, at most {limit_s:g} s, is over")
 
     def _watch_idleness(self, timeout_s: float) -> None:
         if timeout_s > 0:
-            self._timer = self._plane.loop.call_later(timeout_s / _IDLE_CHECKS, self._check_idleness, timeout_s)
+            timers = self._plane.poller.timers
+            self._timer = timers.call_later(timeout_s / _IDLE_CHECKS, self._check_idleness, timeout_s)
 
     def _check_idleness(self, timeout_s: float) -> None:
         if self._relay is None:
@@ -297,7 +292,7 @@ class Carrier:
             return
         self._stop_timers()
         received, sent = self.traffic
-        if close_socket:
+        if close_socket and self._relay is None:
             self._plane.poller.close_socket(self._client)
         self._plane.ended(self, received, sent)
         self._relay = self._session = self._route = self._endpoints = None

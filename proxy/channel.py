@@ -7,7 +7,6 @@ taken yet is kept by the channel, at most one read's worth.
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import struct
 from typing import Protocol
@@ -27,6 +26,7 @@ _MOST_BARREN = 4 * RECORD_SIZE
 _MOST_ANSWERS = 64 * 1024
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """``SO_LINGER`` value: closing sends a reset."""
+_MSG_MORE = getattr(socket, "MSG_MORE", 0)
 _END_ON_CLOSE = struct.pack("ii", 0, 0)
 
 
@@ -118,8 +118,10 @@ class _SocketChannel:
         self._keep(0)
         if not reset:
             self._on_close(_END_ON_CLOSE)
-        with contextlib.suppress(OSError):  # a reset that came first
+        try:
             self._socket.close()
+        except OSError:
+            pass  # a reset that came first
 
     @property
     def waiting(self) -> int:
@@ -129,12 +131,16 @@ class _SocketChannel:
         self._keep(self.waiting)
 
     def _on_close(self, linger: bytes) -> None:
-        with contextlib.suppress(OSError):
+        try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        except OSError:
+            pass
 
     def wait_for(self, length: int) -> None:
-        with contextlib.suppress(OSError):
+        try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, length)
+        except OSError:
+            pass
 
     def _shut_down(self) -> bool:
         try:
@@ -312,10 +318,11 @@ class TLSChannel(_SocketChannel):
 
     def flush(self) -> bool:
         session = self._session
-        while (waiting := session.outgoing()) is not None:
+        if (waiting := session.outgoing()) is not None:
             length = len(waiting)
             try:
-                sent = self._socket.send(waiting)
+                # The last words leave in one packet with the end that follows them.
+                sent = self._socket.send(waiting, _MSG_MORE if self._finishing else 0)
             except (BlockingIOError, InterruptedError):
                 return False
             session.sent(sent, self._buffers.cipher)

@@ -65,10 +65,12 @@ async def connect(steps: Steps, upstream: socket.socket, session: UpstreamSessio
 
 async def _receive(steps: Steps, source: socket.socket, buffers: Buffers) -> int:
     while True:
+        # The peer's flight answers ours, or has hardly begun: reading before waiting would nearly always be in vain.
+        await steps.readable(source)
         try:
             return source.recv_into(buffers.cipher.view)
         except (BlockingIOError, InterruptedError):
-            await steps.readable(source)
+            pass
 
 
 async def _send(steps: Steps, sink: socket.socket, session: TLSSession, buffers: Buffers) -> None:
@@ -77,10 +79,13 @@ async def _send(steps: Steps, sink: socket.socket, session: TLSSession, buffers:
 
 
 def _send_what_fits(sink: socket.socket, session: TLSSession, buffers: Buffers) -> bool:
-    while (waiting := session.outgoing()) is not None:
-        try:
-            sent = sink.send(waiting)
-        except (BlockingIOError, InterruptedError):
-            return False
-        session.sent(sent, buffers.cipher)
-    return True
+    waiting = session.outgoing()
+    if waiting is None:
+        return True
+    length = len(waiting)
+    try:
+        sent = sink.send(waiting)
+    except (BlockingIOError, InterruptedError):
+        return False
+    session.sent(sent, buffers.cipher)
+    return sent == length

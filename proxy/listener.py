@@ -35,14 +35,17 @@ class Listener:
         self.address = address
         self.socket = listening
         self._loop = loop
+        self._family = listening.family
         self._admit = admit
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._pauses = False
         """Nothing could be accepted since; told once, tried again and again."""
         listening.setblocking(False)
-        # Accepted sockets inherit it.
+        # Accepted sockets inherit both. A client whose host has vanished says nothing more; after a while the kernel
+        # asks it (tcp(7)).
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def start(self) -> None:
         if not self._closed:
@@ -76,7 +79,8 @@ class Listener:
     def _accept_one(self) -> bool:
         """False when there is nothing to accept, or nothing can be."""
         try:
-            client, address = self.socket.accept()
+            # As socket.accept() does it, without looking up again what every connection of this socket is.
+            descriptor, address = self.socket._accept()  # type: ignore[attr-defined]
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
@@ -84,6 +88,7 @@ class Listener:
                 self._pause(error)
                 return False
             return True  # the client gave up while it was queued
+        client = socket.socket(self._family, socket.SOCK_STREAM, 0, descriptor)
         client.setblocking(False)
         if self._pauses:
             emit(logger, logging.INFO, "accept.resumed", f"accepting on {self.address} again")

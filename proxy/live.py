@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,14 @@ if TYPE_CHECKING:
 
 Source = tuple[Identity, str]
 """A caller and the peer that it lives in (empty for this cluster): what one decision is about."""
+
+
+@functools.lru_cache(maxsize=4_096)
+def text_of(source: Source) -> str:
+    """``peer:name``, or the name alone of a caller in this cluster."""
+    identity, peer = source
+    name = str(ServiceName(identity.service, identity.namespace, identity.partition))
+    return f"{peer}:{name}" if peer else name
 
 
 class LiveConnections:

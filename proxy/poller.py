@@ -17,8 +17,11 @@ import selectors
 import socket
 from collections.abc import Callable
 
+from proxy.timers import Timers
+
 _IN, _OUT = select.EPOLLIN | select.EPOLLRDHUP, select.EPOLLOUT
 _ENDED = select.EPOLLERR | select.EPOLLHUP
+_IN_OR_ENDED, _OUT_OR_ENDED = _IN | _ENDED, _OUT | _ENDED
 _EVENTS_PER_WAKE = 256
 
 Callback = Callable[[], None]
@@ -36,11 +39,6 @@ class _Interest:
         self.broken: Callable[[Exception], None] | None = None
         self.lost: Callback | None = None
 
-    @property
-    def wanted(self) -> int:
-        # With nothing but this flag the kernel reports a broken connection, once.
-        return (_IN if self.reader else 0) | (_OUT if self.writer else 0) or (select.EPOLLONESHOT if self.lost else 0)
-
 
 class Poller(selectors.EpollSelector):
     """Readiness callbacks for non-blocking sockets, in the epoll set of the event loop itself."""
@@ -50,6 +48,7 @@ class Poller(selectors.EpollSelector):
         self._epoll: select.epoll = self._selector  # type: ignore[attr-defined]
         self._interests: dict[int, _Interest] = {}
         self._loop: asyncio.AbstractEventLoop = asyncio.SelectorEventLoop(self)
+        self.timers = Timers(self._loop)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -83,14 +82,14 @@ class Poller(selectors.EpollSelector):
 
     def on_readable(self, descriptor: int, callback: Callback) -> None:
         """Call ``callback`` while there is something to read, or an end or an error to find by reading."""
-        interest = self._interest(descriptor)
+        interest = self._interests.get(descriptor) or self._interest(descriptor)
         interest.reader = callback
         if not interest.mask & _IN:
             self._tell(descriptor, interest)
 
     def on_writable(self, descriptor: int, callback: Callback) -> None:
         """Call ``callback`` while there is room to write, or an error to find by writing."""
-        interest = self._interest(descriptor)
+        interest = self._interests.get(descriptor) or self._interest(descriptor)
         interest.writer = callback
         if not interest.mask & _OUT:
             self._tell(descriptor, interest)
@@ -136,8 +135,10 @@ class Poller(selectors.EpollSelector):
         return interest
 
     def _tell(self, descriptor: int, interest: _Interest) -> None:
-        wanted, told = interest.wanted, interest.mask
-        interest.mask = wanted
+        wanted = (_IN if interest.reader else 0) | (_OUT if interest.writer else 0)
+        if not wanted and interest.lost is not None:
+            wanted = select.EPOLLONESHOT  # with nothing but this flag the kernel reports a broken connection, once
+        told, interest.mask = interest.mask, wanted
         if wanted == told:
             return
         if not wanted:
@@ -152,8 +153,14 @@ class Poller(selectors.EpollSelector):
             self._epoll.register(descriptor, wanted)
 
     def _dispatch(self, descriptor: int, interest: _Interest, events: int) -> None:
+        called = False  # something was reported that nobody wants
         try:
-            called = self._call(interest, events)
+            if events & _IN_OR_ENDED and (reader := interest.reader) is not None:
+                reader()
+                called = True
+            if events & _OUT_OR_ENDED and (writer := interest.writer) is not None:
+                writer()
+                called = True
         except Exception as error:  # noqa: BLE001 - the supervisor of all callbacks
             self._failed(interest, error)
             called = False
@@ -170,14 +177,3 @@ class Poller(selectors.EpollSelector):
             interest.broken(error)
         else:
             self._loop.call_exception_handler({"message": "a readiness callback failed", "exception": error})
-
-    def _call(self, interest: _Interest, events: int) -> bool:
-        """Call who wants these events; false when something was reported that nobody wants."""
-        called = False
-        if events & (_IN | _ENDED) and (reader := interest.reader) is not None:
-            reader()
-            called = True
-        if events & (_OUT | _ENDED) and (writer := interest.writer) is not None:
-            writer()
-            called = True
-        return called

@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine, Generator, Iterable
 from typing import Any
 
 from proxy.poller import Poller
+from proxy.timers import Timer
 
 _READ, _WRITE = True, False
 _Wait = tuple[socket.socket, bool]
@@ -38,7 +39,7 @@ class Steps:
         self._finished = finished
         self._coroutine: Coroutine[_Wait | None, None, None] | None = None
         self._waiting: _Wait | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | asyncio.TimerHandle | None = None
 
     def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run it as far as it gets without waiting."""
@@ -52,7 +53,7 @@ class Steps:
     def deadline(self, seconds: float) -> None:
         """From now on the coroutine has this long, all its waits together. Replaces the former deadline."""
         self.no_deadline()
-        self._timer = self.poller.loop.call_later(seconds, self._expire)
+        self._timer = self.poller.timers.call_later(seconds, self._expire)
 
     def no_deadline(self) -> None:
         if self._timer is not None:
@@ -104,7 +105,8 @@ class Steps:
             self._step(error)
 
     def _resume(self) -> None:
-        self._stop_waiting()
+        if self._waiting is not None:
+            self._stop_waiting()
         self._step(None)
 
     def _stop_waiting(self) -> None:

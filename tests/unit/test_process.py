@@ -27,7 +27,12 @@ def test_a_worker_never_sees_the_token() -> None:
     secrets = dict.fromkeys(("CONSUL_HTTP_TOKEN", "CONSUL_HTTP_ADDR", "VAULT_TOKEN", "PGPASSWORD"), "secret")
     kept = worker_environment({**secrets, "LANG": "C", "PYTHONHASHSEED": "0"})
     assert {kept[name] for name in ("LANG", "PYTHONHASHSEED")} == {"C", "0"}
-    assert kept.keys() <= {"LANG", "PYTHONHASHSEED", "PYTHONPATH"}
+    assert kept.keys() <= {"LANG", "PYTHONHASHSEED", "PYTHONPATH", "GLIBC_TUNABLES"}
+
+
+def test_the_allocator_is_tuned_unless_the_operator_did() -> None:
+    assert worker_environment({})["GLIBC_TUNABLES"] == "glibc.malloc.tcache_count=127"
+    assert worker_environment({"GLIBC_TUNABLES": "glibc.malloc.check=3"})["GLIBC_TUNABLES"] == "glibc.malloc.check=3"
 
 
 def test_a_worker_is_told_whom_to_become() -> None:
