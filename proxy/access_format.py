@@ -12,10 +12,12 @@ import re
 import socket
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 
 from proxy.access_record import AccessRecord
+from proxy.http.message import RequestHead, ResponseHead
 from proxy.model import AccessLogFormat, CloseReason, LogPart, LogPartForm
 
 Value = str | int | None
@@ -46,15 +48,22 @@ _FLAGS = {
 }
 
 
-def render(layout: AccessLogFormat, record: AccessRecord, opened_at_s: float) -> bytes:
+class Heads(Protocol):
+    """The heads of a request and of its response, for the operators that name a header."""
+
+    head: RequestHead
+    response: ResponseHead | None
+
+
+def render(layout: AccessLogFormat, record: AccessRecord, opened_at_s: float, heads: Heads | None = None) -> bytes:
     """The line, with its end. ``opened_at_s`` is Unix time."""
-    return "".join([_fill(part, record, opened_at_s) for part in layout.parts]).encode()
+    return "".join([_fill(part, record, opened_at_s, heads) for part in layout.parts]).encode()
 
 
-def _fill(part: LogPart, record: AccessRecord, opened_at_s: float) -> str:
+def _fill(part: LogPart, record: AccessRecord, opened_at_s: float, heads: Heads | None) -> str:
     if not part.operator:
         return part.text
-    value = _value(part, record, opened_at_s)
+    value = _value(part, record, opened_at_s, heads)
     if part.form is LogPartForm.JSON_VALUE:
         return msgspec.json.encode(value).decode()
     text = "-" if value is None else str(value)
@@ -63,7 +72,7 @@ def _fill(part: LogPart, record: AccessRecord, opened_at_s: float) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
-def _value(part: LogPart, record: AccessRecord, opened_at_s: float) -> Value:
+def _value(part: LogPart, record: AccessRecord, opened_at_s: float, heads: Heads | None) -> Value:
     if part.operator == "START_TIME":
         return start_time(part.text or _DEFAULT_TIME, opened_at_s)
     find = _FIELDS.get(part.operator)

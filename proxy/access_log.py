@@ -14,7 +14,7 @@ import time
 
 import msgspec
 
-from proxy.access_format import render
+from proxy.access_format import Heads, render
 from proxy.access_record import AccessRecord
 from proxy.logs import emit
 from proxy.model import AccessLogFormat
@@ -67,15 +67,15 @@ class AccessLog:
         self._former = [outlet for outlet in self._former if not outlet.ended]
         self._outlet = None if descriptor < 0 else _Outlet(descriptor)
 
-    def write(self, record: AccessRecord, opened_at_s: float) -> None:
-        """``opened_at_s`` is when the connection was accepted, Unix time."""
+    def write(self, record: AccessRecord, opened_at_s: float, heads: Heads | None = None) -> None:
+        """``opened_at_s`` is when the connection was accepted, or the request came, Unix time."""
         outlet, layout = self._outlet, self.layout
         if outlet is None or (layout is not None and not layout.listener and not record.service):
             return
         if not outlet.has_room():
             return
         if layout is not None and layout.parts:
-            outlet.put(render(layout, record, opened_at_s))
+            outlet.put(render(layout, record, opened_at_s, heads))
         else:
             outlet.put(self._encoder.encode(record) + b"\n")
 

@@ -1,4 +1,4 @@
-"""What the access log knows about one connection that has ended."""
+"""What the access log knows about one connection, or one request, that has ended."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ class AccessRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """A line of the access log."""
 
     time: str
-    """When the connection was accepted; RFC 3339, UTC, microseconds."""
+    """When the connection was accepted, or the request came; RFC 3339, UTC, microseconds."""
     event: str = "connection"
+    """Or ``request``."""
     worker: int
     number: int
     """Of the connection, within its worker."""
@@ -39,6 +40,23 @@ class AccessRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     detail: str = ""
     local_address: str = ""
     """``ip:port`` that the client connected to; only if the format of the line asks for it."""
+    method: str = ""
+    path: str = ""
+    """Without the query, which may hold what is nobody's business."""
+    authority: str = ""
+    """As the client sent it."""
+    protocol: str = ""
+    """Of the request: ``HTTP/1.1``, ``HTTP/2``."""
+    status: int = msgspec.UNSET  # type: ignore[assignment]
+    """Of the response; 0: nothing was answered."""
+    flags: str = ""
+    """Envoy's response flags: ``UF``, ``UT``, ``DC`` ..."""
+    permission: int = 0
+    """Which permission of the intention decided, the first one being 1."""
+    upstream_ms: float = 0.0
+    """From the first attempt to ask the external service until its response began."""
+    request_id: str = ""
+    user_agent: str = ""
 
 
 def timestamp(wall_s: float) -> str:

@@ -1,6 +1,6 @@
-"""Which endpoint of a server name takes the next connection.
+"""Which endpoint of a server name takes the next connection, or the next request.
 
-Endpoints and the client's address in, an order of endpoints out; it dials nothing. Endpoints that Consul calls
+Endpoints and what is hashed in, an order of endpoints out; it dials nothing. Endpoints that Consul calls
 unhealthy are used only when no healthy one is there: Consul may be wrong, and refusing everybody helps nobody.
 """
 
@@ -32,7 +32,7 @@ _HASHING = frozenset({BalancePolicy.RING_HASH, BalancePolicy.MAGLEV})
 
 
 class EndpointSet:
-    """The endpoints of one server name, their policy, how many connections each carries, and which are left out."""
+    """The endpoints of one server name, their policy, how much each carries at the moment, and which are left out."""
 
     def __init__(
         self, endpoints: tuple[Endpoint, ...], balance: Balance, *, now: Callable[[], float] = time.monotonic
@@ -46,20 +46,27 @@ class EndpointSet:
         self._ejections = Ejections(now)
         self._totals = list(accumulate(max(1, endpoint.weight) for endpoint in self._usable))
         self._turns = _Turns(self._usable)
-        by_source_ip = any(policy.source is HashSource.SOURCE_IP for policy in balance.hash_policies)
-        self._ranking = Ranking(self._usable) if by_source_ip and balance.policy in _HASHING else None
+        self._by_address = any(policy.source is HashSource.SOURCE_IP for policy in balance.hash_policies)
+        self.hashes = bool(balance.hash_policies) and balance.policy in _HASHING
+        """Who has the same key gets the same endpoint."""
+        self._ranking = Ranking(self._usable) if self.hashes else None
 
-    def order(self, client_ip: str) -> Iterator[Endpoint]:
-        """The endpoints to try for one connection, best first, at most ``ATTEMPTS``.
+    def key_of_address(self, client_ip: str) -> str:
+        """What is hashed of a connection, of which nothing but the address is known; empty for nothing."""
+        return client_ip if self._by_address else ""
 
-        Those that are left out come last: they are better than nothing.
+    def order(self, key: str) -> Iterator[Endpoint]:
+        """The endpoints to try for one connection or request, best first, at most ``ATTEMPTS``.
+
+        Those that are left out come last: they are better than nothing. An empty ``key`` goes to a random one where
+        keys are hashed.
         """
         if not self._usable:
             return
-        first = self._pick(client_ip)
+        first = self._pick(key)
         self._ejections.tried(first)
         yield first
-        for other in self._others(first, client_ip):
+        for other in self._others(first, key):
             self._ejections.tried(other)
             yield other
 
@@ -94,7 +101,7 @@ class EndpointSet:
             self._load.pop(at, None)
 
     def load(self, endpoint: Endpoint) -> int:
-        """Open connections to it from this worker."""
+        """Connections, or requests, that it has from this worker."""
         return self._load.get(place(endpoint), 0)
 
     def take_over(self, former: EndpointSet) -> None:
@@ -103,9 +110,9 @@ class EndpointSet:
         self._ejections = former._ejections
         self._ejections.keep(self.endpoints)
 
-    def _pick(self, client_ip: str) -> Endpoint:
-        if self._ranking is not None and client_ip:
-            ranked = self._ranking.of(client_ip)
+    def _pick(self, key: str) -> Endpoint:
+        if self._ranking is not None and key:
+            ranked = self._ranking.of(key)
             return next((endpoint for endpoint in ranked if not self._ejections.out(endpoint)), ranked[0])
         match self.balance.policy:
             case BalancePolicy.ROUND_ROBIN:
@@ -127,9 +134,9 @@ class EndpointSet:
         left = [one for one in self._usable if not self._ejections.out(one)] or self._usable
         return random.choices(left, [max(1, one.weight) for one in left])[0]
 
-    def _others(self, first: Endpoint, client_ip: str) -> list[Endpoint]:
-        if self._ranking is not None and client_ip:
-            others = [endpoint for endpoint in self._ranking.of(client_ip) if endpoint is not first]
+    def _others(self, first: Endpoint, key: str) -> list[Endpoint]:
+        if self._ranking is not None and key:
+            others = [endpoint for endpoint in self._ranking.of(key) if endpoint is not first]
         else:
             others = [endpoint for endpoint in self._usable if endpoint is not first]
             random.shuffle(others)

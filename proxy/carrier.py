@@ -1,85 +1,86 @@
-"""Carrying one connection: handshake, identity, intention, dial, relay.
+"""Carrying one connection: handshake, identity, and then what its service wants.
 
-A carrier is a coroutine until both sides are connected, then only the relay's callbacks: an idle connection costs
-no stack. However it ends, it ends in :meth:`Carrier._closed`, once.
+A carrier is a coroutine until the caller is known (and, of a service of layer 4, until the external service is
+connected), then only callbacks: an idle connection costs no stack. What carries the bytes is a
+:class:`proxy.tcp_carriage.TCPCarriage` or a :class:`proxy.http.session.HTTPSession`; how a connection is counted,
+logged and ended is the same for both. However it ends, it ends in :meth:`Carrier._closed`, once.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-import random
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from proxy import handshake
 from proxy.access_record import AccessRecord, timestamp
 from proxy.channel import RESET_ON_CLOSE, TLSChannel
 from proxy.connection import ConnectionLife
-from proxy.dial import dial
 from proxy.errors import PeerError, UpstreamError
-from proxy.identity import IdentityError, cached_identity_of
+from proxy.http.caller import Caller
+from proxy.http.session import HTTPSession
+from proxy.identity import Identity, IdentityError, cached_identity_of
 from proxy.intentions import Permit, Refusal, describe
 from proxy.live import Source, text_of
 from proxy.messages import Connection
 from proxy.model import CloseReason, ServiceName
-from proxy.relay import Relay
 from proxy.steps import Cancelled, Steps
-from proxy.timers import Timer
+from proxy.tcp_carriage import TCPCarriage
 from proxy.tls import ServerSession
 
 if TYPE_CHECKING:
-    from proxy.balance import EndpointSet
     from proxy.dataplane import DataPlane
     from proxy.routes import Route
 
 logger = logging.getLogger(__name__)
 
-_IDLE_CHECKS = 4
-"""Idleness is looked at this often per idle timeout."""
-_SHORTEST_LIFE = 0.9
-"""Of the maximum lifetime: each connection is ended at a moment of its own between this part of it and all of it."""
+
+class Carriage(Protocol):
+    """What carries the bytes once the caller is known. It reports its end by :meth:`Carrier.carried`, once."""
+
+    @property
+    def traffic(self) -> tuple[int, int]:
+        """Bytes from and to the client so far."""
+
+    def close(self, reason: CloseReason, detail: str) -> None:
+        """End it now."""
 
 
 class Carrier:
     """One accepted client connection."""
 
     __slots__ = (
+        "_carriage",
         "_client",
-        "_endpoints",
-        "_idle_checks",
-        "_lifetime",
-        "_plane",
         "_reason",
-        "_relay",
-        "_route",
         "_session",
         "_steps",
-        "_timer",
+        "_traffic",
+        "asked",
         "life",
+        "plane",
         "service_name",
         "source",
     )
 
     def __init__(self, plane: DataPlane, client: socket.socket, life: ConnectionLife) -> None:
         self.life = life
+        self.plane = plane
+        self.asked = False
+        """It carried requests, each with a line of its own in the access log."""
         self.service_name: ServiceName | None = None
         self.source: Source | None = None
-        self._plane = plane
         self._client = client
         self._session: ServerSession | None = None
-        self._route: Route | None = None
-        self._endpoints: EndpointSet | None = None
-        self._relay: Relay | None = None
+        self._carriage: Carriage | None = None
+        self._traffic = (0, 0)
+        """Of the carriage, when it has ended."""
         self._reason: tuple[CloseReason, str] | None = None
         self._steps: Steps | None = None
-        self._timer: Timer | asyncio.TimerHandle | None = None
-        self._lifetime: Timer | asyncio.TimerHandle | None = None
-        self._idle_checks = 0
 
     def start(self) -> None:
-        self._steps = Steps(self._plane.poller, self._settled)
+        self._steps = Steps(self.plane.poller, self._settled)
         self._steps.run(self._establish(self._steps))
 
     def refuse_at_once(self, detail: str) -> None:
@@ -98,16 +99,21 @@ class Carrier:
 
     def close(self, reason: CloseReason, detail: str) -> None:
         """End it now, whatever it is doing. The first reason stands."""
-        if self._relay is not None:
-            self._relay.close(reason, detail)
+        if self._carriage is not None:
+            self._carriage.close(reason, detail)
         elif self._steps is not None and self._reason is None:
             self._reason = (reason, detail)
             self._steps.cancel()
 
     @property
+    def http(self) -> HTTPSession | None:
+        """What carries its requests, if its service is of layer 7."""
+        return self._carriage if isinstance(self._carriage, HTTPSession) else None
+
+    @property
     def traffic(self) -> tuple[int, int]:
         """Bytes from and to the client so far."""
-        return (self._relay.bytes_received, self._relay.bytes_sent) if self._relay else (0, 0)
+        return self._carriage.traffic if self._carriage is not None else self._traffic
 
     @property
     def source_text(self) -> str:
@@ -132,8 +138,13 @@ class Carrier:
 
     async def _establish(self, steps: Steps) -> None:
         try:
-            permit = await self._authenticate(steps)
-            await self._connect(steps, permit)
+            session = await self._authenticate(steps)
+            route, permit = self._let_in(session)
+            if permit is None:
+                self._serve(session, route)
+            else:
+                carriage = TCPCarriage(self, route, session, self._client)
+                await carriage.connect(steps, permit)
         except Cancelled:
             reason, detail = self._reason or (CloseReason.DRAIN, "the worker stopped")
             self._closed(reason, detail)
@@ -147,17 +158,18 @@ class Carrier:
         self._steps = None
         if error is not None:
             detail = f"{type(error).__name__}: {error}"
-            if self._relay is not None:
-                self._relay.close(CloseReason.INTERNAL, detail)
+            if self._carriage is not None:
+                self._carriage.close(CloseReason.INTERNAL, detail)
             else:
-                self._report(error)
+                self.report(error)
             self._closed(CloseReason.INTERNAL, detail)
 
-    def _report(self, error: BaseException | bool) -> None:
+    def report(self, error: BaseException | bool) -> None:
+        """A bug. ``True``: the one that is being handled."""
         logger.error("connection %d failed inside the gateway", self.life.number, exc_info=error)
 
-    async def _authenticate(self, steps: Steps) -> Permit:
-        plane, number = self._plane, self.life.number
+    async def _authenticate(self, steps: Steps) -> ServerSession:
+        plane, number = self.plane, self.life.number
         session = plane.routes.accept()
         if session is None:
             plane.pending.over(number)
@@ -171,10 +183,14 @@ class Carrier:
             if (route := plane.routes.lookup(session.server_name)) is not None:
                 self.life.service = str(route.state.service.name)
         self.life.tls_version = session.version()
-        return self._authorise(session)
+        return session
 
-    def _authorise(self, session: ServerSession) -> Permit:
-        route = self._plane.routes.lookup(session.server_name)
+    def _let_in(self, session: ServerSession) -> tuple[Route, Permit | None]:
+        """Check who it is, and at layer 4 decide about it: without a permit each request is to be decided.
+
+        :raises PeerError: when it is refused.
+        """
+        route = self.plane.routes.lookup(session.server_name)
         if route is None:
             raise PeerError(CloseReason.UNLINKED, "the service was unlinked during the handshake")
         uris = session.peer_uris()
@@ -183,97 +199,54 @@ class Carrier:
             identity = cached_identity_of(uris)
         except IdentityError as error:
             raise PeerError(CloseReason.BAD_IDENTITY, str(error)) from error
-        peer = route.server_name.peer
-        decision = route.state.policy.authorize(identity, peer)
+        source = (identity, route.server_name.peer)
+        permit = self._permit_for(route, source)
+        if too_old := self.plane.too_old():
+            self.source = source
+            raise PeerError(CloseReason.STALE_STATE, too_old)
+        if over := self.plane.over_limit_of(route.state.service):
+            self.source = source
+            raise PeerError(CloseReason.OVER_LIMIT, over)
+        self.source = source
+        self.service_name = route.state.service.name
+        if permit is not None:
+            self.life.permitted(permit)
+        else:
+            self.life.identified()
+        self.plane.live.let_in(self.service_name, source, self)
+        return route, permit
+
+    def _permit_for(self, route: Route, source: tuple[Identity, str]) -> Permit | None:
+        policy = route.state.policy
+        if route.state.service.http is not None:
+            if stranger := policy.stranger(*source):
+                raise PeerError(CloseReason.BAD_IDENTITY, stranger)
+            return None
+        decision = policy.authorize(*source)
         if isinstance(decision, Refusal):
             if decision.reason is not CloseReason.BAD_IDENTITY:
-                self.source = (identity, peer)
+                self.source = source
                 self.life.refusal = decision
             raise PeerError(decision.reason, decision.sentence)
-        if too_old := self._plane.too_old():
-            self.source = (identity, peer)
-            raise PeerError(CloseReason.STALE_STATE, too_old)
-        if over := self._plane.over_limit_of(route.state.service):
-            self.source = (identity, peer)
-            raise PeerError(CloseReason.OVER_LIMIT, over)
-        self._route = route
-        self.source = (identity, peer)
-        self.service_name = route.state.service.name
-        self.life.permitted(decision)
-        self._plane.live.permitted(self.service_name, self.source, self)
         return decision
 
-    async def _connect(self, steps: Steps, permit: Permit) -> None:
-        assert self._route is not None
-        assert self._session is not None
-        plane = self._plane
-        target = self._route.target
-        service = self.life.service
-        upstream, endpoint = await dial(
-            permit,
-            target,
-            self.life.client_ip,
-            steps,
-            plane.buffers,
-            lambda failures, ejected: plane.dials_failed(service, failures.values(), ejected),
-        )
-        try:
-            client = TLSChannel(self._client, self._session, plane.buffers)
-            relay = Relay(plane.loop, plane.poller, client, upstream, self._relayed, plane.streams, self._half_closed)
-        except BaseException:
-            # Nobody else knows of this socket yet.
-            plane.poller.forget(upstream.fd)
-            upstream.close(reset=True)
-            raise
-        self._relay = relay
-        self.life.connected(endpoint)
-        # Kept: an update may take the server name away, while the connection goes on.
-        self._endpoints = target.endpoints
-        self._endpoints.opened(endpoint)
-        self._watch_idleness(self._route.state.service.idle_timeout_s)
-        self._limit_life(self._route.state.service.max_lifetime_s)
-        self._relay.start()
+    def _serve(self, session: ServerSession, route: Route) -> None:
+        assert self.source is not None
+        leaf = route.state.service.leaf
+        caller = Caller(*self.source, leaf.spiffe_id, session.peer_certificates())
+        serving = HTTPSession(self, caller, route, TLSChannel(self._client, session, self.plane.buffers))
+        self._carriage = serving
+        self.plane.serving(serving)
+        serving.start()
 
-    def _limit_life(self, limit_s: float) -> None:
-        if limit_s > 0:
-            life_s = limit_s * random.uniform(_SHORTEST_LIFE, 1.0)
-            self._lifetime = self._plane.poller.timers.call_later(life_s, self._outlived, limit_s)
+    def relaying(self, carriage: TCPCarriage) -> None:
+        """Both sides are connected, and their sockets are the carriage's now."""
+        self._carriage = carriage
 
-    def _outlived(self, limit_s: float) -> None:
-        self.close(CloseReason.LIFETIME, f"its lifetime, at most {limit_s:g} s, is over")
-
-    def _watch_idleness(self, timeout_s: float) -> None:
-        if timeout_s > 0:
-            timers = self._plane.poller.timers
-            self._timer = timers.call_later(timeout_s / _IDLE_CHECKS, self._check_idleness, timeout_s)
-
-    def _check_idleness(self, timeout_s: float) -> None:
-        if self._relay is None:
-            return
-        self._idle_checks = 0 if self._relay.moved else self._idle_checks + 1
-        self._relay.moved = False
-        if self._idle_checks >= _IDLE_CHECKS:
-            told = "one side has ended, and no byte moved" if self._relay.half_closed else "no byte in either direction"
-            self.close(CloseReason.IDLE, f"{told} for {timeout_s:g} s")
-        else:
-            self._watch_idleness(timeout_s)
-
-    def _half_closed(self) -> None:
-        """One side has said its last word; the other one may never do so."""
-        if self._route is None:
-            return
-        service = self._route.state.service
-        limits = [limit_s for limit_s in (service.idle_timeout_s, service.half_closed_timeout_s) if limit_s > 0]
-        if self._timer is not None:
-            self._timer.cancel()
-        self._idle_checks = 0
-        self._watch_idleness(min(limits, default=0.0))
-
-    def _relayed(self, reason: CloseReason, detail: str) -> None:
-        if self._endpoints is not None and self.life.endpoint is not None:
-            self._endpoints.closed(self.life.endpoint)
+    def carried(self, reason: CloseReason, detail: str) -> None:
+        """The carriage has ended, and closed the socket."""
         if reason is CloseReason.INTERNAL:
-            self._report(True)  # the supervisor is handling it
+            self.report(True)  # the supervisor is handling it
         self._closed(reason, detail)
 
     def _refuse(self, reason: CloseReason, detail: str) -> None:
@@ -285,23 +258,16 @@ class Carrier:
             with contextlib.suppress(OSError):
                 client.send(waiting)
         self._closed(reason, detail, close_socket=False)
-        self._plane.lingering.add(client)
+        self.plane.lingering.add(client)
 
     def _closed(self, reason: CloseReason, detail: str, *, close_socket: bool = True) -> None:
         if not self.life.close(reason, detail):
             return
-        self._stop_timers()
-        received, sent = self.traffic
-        if close_socket and self._relay is None:
-            self._plane.poller.close_socket(self._client)
-        self._plane.ended(self, received, sent)
-        self._relay = self._session = self._route = self._endpoints = None
-
-    def _stop_timers(self) -> None:
-        for timer in (self._timer, self._lifetime):
-            if timer is not None:
-                timer.cancel()
-        self._timer = self._lifetime = None
+        received, sent = self._traffic = self.traffic
+        if close_socket and self._carriage is None:
+            self.plane.poller.close_socket(self._client)
+        self.plane.ended(self, received, sent)
+        self._carriage = self._session = None
 
     def record(self, worker: int, received: int, sent: int, now_s: float) -> AccessRecord:
         """The access log's line. ``now_s`` is of the monotonic clock."""

@@ -24,21 +24,26 @@ class State(enum.StrEnum):
     """A permit was given; the external service is being reached."""
     OPEN = "open"
     """Bytes flow. A half-closed connection is open: the relay knows which half."""
+    SERVING = "serving"
+    """The caller is known, and each of its requests is decided for itself (layer 7)."""
     CLOSED = "closed"
 
 
 class Event(enum.StrEnum):
     PERMITTED = "permitted"
     CONNECTED = "connected"
+    IDENTIFIED = "identified"
     CLOSE = "close"
 
 
 TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.HANDSHAKING, Event.PERMITTED): State.DIALLING,
+    (State.HANDSHAKING, Event.IDENTIFIED): State.SERVING,
     (State.HANDSHAKING, Event.CLOSE): State.CLOSED,
     (State.DIALLING, Event.CONNECTED): State.OPEN,
     (State.DIALLING, Event.CLOSE): State.CLOSED,
     (State.OPEN, Event.CLOSE): State.CLOSED,
+    (State.SERVING, Event.CLOSE): State.CLOSED,
 }
 
 
@@ -93,6 +98,9 @@ class ConnectionLife:
     def connected(self, endpoint: Endpoint) -> None:
         self.advance(Event.CONNECTED)
         self.endpoint = endpoint
+
+    def identified(self) -> None:
+        self.advance(Event.IDENTIFIED)
 
     def close(self, reason: CloseReason, detail: str = "") -> bool:
         """End it; false when it had ended before, and then nothing changes."""

@@ -13,13 +13,18 @@ import random
 import socket
 import time
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from proxy import logs
 from proxy.access_log import AccessLog
 from proxy.carrier import Carrier
-from proxy.channel import Buffers
+from proxy.channel import Buffers, Channel
 from proxy.connection import ConnectionLife
 from proxy.errors import UpstreamError
+from proxy.http.pool import Pools
+from proxy.http.record import recorded, refused
+from proxy.http.session import LOOKS_EACH_S
+from proxy.http.wire import Turn, Wire
 from proxy.intentions import Refusal
 from proxy.lingering import Lingering
 from proxy.listener import printed
@@ -33,6 +38,10 @@ from proxy.routes import RouteTable
 from proxy.shortage import ShortageError, ShortageLog
 from proxy.streams import Streams
 from proxy.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from proxy.http.exchange import Exchange
+    from proxy.http.session import HTTPSession
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +63,11 @@ class DataPlane:
         """Monotonic time since which no control process has said what is in force."""
         self.pending = PendingHandshakes(self.loop, limits.handshake_timeout_s)
         self._room = Room(limits, descriptors)
+        self.turn = Turn(self.loop)
+        self.pools = Pools(self.loop, self._room.connections)
+        self._draining = False
+        self._looking: asyncio.TimerHandle | None = None
+        """For exchanges in which nothing moves; only while there is a connection of layer 7."""
         self.lingering = Lingering(poller, self._room.pending_handshakes)
         self._full = Reminder("limits.reached")
         self._lines_of_strangers = LineBudget()
@@ -135,10 +149,54 @@ class DataPlane:
         life = carrier.life
         assert life.reason is not None
         self.telemetry.closed(life.service, carrier.source_text, str(life.reason), received, sent)
-        if not self._access_log.wanted or life.reason is CloseReason.NO_BYTES:
+        if not self._access_log.wanted or life.reason is CloseReason.NO_BYTES or carrier.asked:
             return
         if carrier.source is not None or self._lines_of_strangers.spend(self.loop.time()):
             self._access_log.write(carrier.record(self._worker, received, sent, self.loop.time()), life.opened_at_s)
+
+    def wire(self, channel: Channel) -> Wire:
+        """For whoever speaks over ``channel``, and becomes its owner at once."""
+        return Wire(self.poller, self.buffers, self.turn, channel, None)
+
+    def serving(self, session: HTTPSession) -> None:
+        """A connection of layer 7 has begun."""
+        if self._draining:
+            session.drain()
+        if self._looking is None:
+            self._looking = self.loop.call_later(LOOKS_EACH_S, self._look_for_quiet)
+
+    def _look_for_quiet(self) -> None:
+        self._looking = None
+        sessions = [carrier.http for carrier in self.live if carrier.http is not None]
+        for session in sessions:
+            session.look_for_quiet()
+        if sessions:
+            self._looking = self.loop.call_later(LOOKS_EACH_S, self._look_for_quiet)
+
+    def request_ended(self, session: HTTPSession, exchange: Exchange) -> None:
+        """Count a request, and log it."""
+        now_s = self.loop.time()
+        reason = str(exchange.reason)
+        took_s = now_s - exchange.started_s
+        self.telemetry.requested(session.life.service, session.source_text, exchange.status, reason, took_s)
+        if self._access_log.wanted:
+            record = recorded(self._worker, session, exchange, now_s)
+            self._access_log.write(record, exchange.opened_at_s, exchange)
+
+    def request_refused(self, session: HTTPSession, status: int, what: str) -> None:
+        """A request that no exchange was made for."""
+        self.telemetry.requested(session.life.service, session.source_text, status, CloseReason.BAD_REQUEST.value, 0.0)
+        if self._access_log.wanted:
+            wall_s = time.time()
+            self._access_log.write(refused(self._worker, session, status, what, wall_s), wall_s)
+
+    def drain(self) -> None:
+        """The worker stops: connections of layer 7 take no more requests, and end with the last one."""
+        self._draining = True
+        for carrier in self.live:
+            if carrier.http is not None:
+                carrier.http.drain()
+        self.pools.close_idle()
 
     def apply(self, update: Update) -> Applied:
         """Put ``update`` in force for new and for live connections."""
@@ -149,6 +207,7 @@ class DataPlane:
         revoked = sum(self._re_authorise(name) for name in changed)
         for name in removed:
             self._end_service(name)
+            self.pools.keep(name, ())
         self.telemetry.policy_closed += revoked
         for problem in problems:
             logger.error("update %d: %s: %s", update.generation, problem.service or "mesh", problem.message)
@@ -158,11 +217,14 @@ class DataPlane:
         state = self.routes.state(name)
         if state is None:
             return 0
+        self.pools.keep(name, state.targets.values())
         revoked = 0
         for source in self.live.sources(name):
             decision = state.policy.authorize(*source)
-            if isinstance(decision, Refusal):
-                for carrier in self.live.of(name, source):
+            for carrier in self.live.of(name, source):
+                if carrier.http is not None:
+                    revoked += carrier.http.reconsider()
+                elif isinstance(decision, Refusal):
                     carrier.close(CloseReason.REVOKED, decision.sentence)
                     revoked += 1
         return revoked

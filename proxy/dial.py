@@ -52,14 +52,14 @@ async def dial(
     if target.unusable:
         raise UpstreamError(CloseReason.UPSTREAM_TLS_FAILED, target.unusable)
     failures: Failures = {}
-    for chosen in target.endpoints.order(client_ip):
+    for chosen in target.endpoints.order(target.endpoints.key_of_address(client_ip)):
         # It may have failed as the rival of an earlier one.
         if chosen not in failures:
-            opened = await _attempt(target, chosen, steps, buffers, failures)
+            opened = await attempt(permit, target, chosen, steps, buffers, failures)
             if opened is not None:
-                _learn(target, opened[1], failures, report)
+                learn(target, opened[1], failures, report)
                 return opened
-    _learn(target, None, failures, report)
+    learn(target, None, failures, report)
     if not failures:
         raise UpstreamError(CloseReason.NO_ENDPOINTS, "the service has no instance that could be dialled")
     newest = next(reversed(failures.values()))
@@ -67,16 +67,19 @@ async def dial(
     raise UpstreamError(newest.reason, "; ".join(texts))
 
 
-def _learn(target: Target, reached: Endpoint | None, failures: Failures, report: Report) -> None:
+def learn(target: Target, reached: Endpoint | None, failures: Failures, report: Report) -> None:
+    """The balancer, and whoever counts, hear how dialling for one connection went."""
     ejected = target.endpoints.dialled(reached, failures)
     if failures:
         report(failures, ejected)
 
 
-async def _attempt(
-    target: Target, chosen: Endpoint, steps: Steps, buffers: Buffers, failures: Failures
+async def attempt(
+    permit: Permit, target: Target, chosen: Endpoint, steps: Steps, buffers: Buffers, failures: Failures
 ) -> tuple[Channel, Endpoint] | None:
-    """Connect to ``chosen`` or one of its rivals, TCP and TLS, within the timeout; ``None`` when that has failed."""
+    """Connect to ``chosen`` or one of its rivals, TCP and TLS, within the timeout; ``None`` when that has failed, and
+    how is in ``failures`` then."""
+    assert isinstance(permit, Permit)
     timeout_s = target.connect_timeout_s
     endpoint = chosen
     steps.deadline(timeout_s)

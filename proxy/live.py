@@ -25,11 +25,11 @@ def text_of(source: Source) -> str:
 
 
 class LiveConnections:
-    """Every carrier of this worker, and those with a permit by (service, source)."""
+    """Every carrier of this worker, and those whose caller is known by (service, source)."""
 
     def __init__(self) -> None:
         self._all: dict[int, Carrier] = {}
-        self._permitted: dict[ServiceName, dict[Source, dict[int, Carrier]]] = {}
+        self._known: dict[ServiceName, dict[Source, dict[int, Carrier]]] = {}
         self._counts: dict[ServiceName, int] = {}
 
     def __len__(self) -> int:
@@ -40,14 +40,15 @@ class LiveConnections:
         return iter(list(self._all.values()))
 
     def count(self, service: ServiceName) -> int:
-        """Connections with a permit for ``service``."""
+        """Connections to ``service`` whose callers have been let in."""
         return self._counts.get(service, 0)
 
     def add(self, carrier: Carrier) -> None:
         self._all[carrier.life.number] = carrier
 
-    def permitted(self, service: ServiceName, source: Source, carrier: Carrier) -> None:
-        self._permitted.setdefault(service, {}).setdefault(source, {})[carrier.life.number] = carrier
+    def let_in(self, service: ServiceName, source: Source, carrier: Carrier) -> None:
+        """With a permit for the whole connection, or to be decided about request by request."""
+        self._known.setdefault(service, {}).setdefault(source, {})[carrier.life.number] = carrier
         self._counts[service] = self._counts.get(service, 0) + 1
 
     def remove(self, carrier: Carrier) -> None:
@@ -55,7 +56,7 @@ class LiveConnections:
         service, source = carrier.service_name, carrier.source
         if service is None or source is None:
             return
-        sources = self._permitted.get(service, {})
+        sources = self._known.get(service, {})
         carriers = sources.get(source, {})
         if carriers.pop(carrier.life.number, None) is None:
             return
@@ -63,15 +64,15 @@ class LiveConnections:
         if not carriers:
             sources.pop(source, None)
         if not sources:
-            self._permitted.pop(service, None)
+            self._known.pop(service, None)
             self._counts.pop(service, None)
 
     def sources(self, service: ServiceName) -> list[Source]:
-        """Every distinct source that has a permit for ``service`` at the moment."""
-        return list(self._permitted.get(service, ()))
+        """Every distinct source that is connected to ``service`` at the moment."""
+        return list(self._known.get(service, ()))
 
     def of(self, service: ServiceName, source: Source) -> list[Carrier]:
-        return list(self._permitted.get(service, {}).get(source, {}).values())
+        return list(self._known.get(service, {}).get(source, {}).values())
 
     def after(self, number: int, limit: int) -> tuple[list[Carrier], bool]:
         """At most ``limit`` carriers numbered above ``number``, and whether there are more."""

@@ -10,7 +10,7 @@ import msgspec
 
 from proxy.model import Mesh, Service, ServiceName
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 """Raised whenever a frame changes its meaning; a worker of another version is drained, never driven."""
 
 
@@ -180,6 +180,36 @@ class DialCount(msgspec.Struct, frozen=True, array_like=True):
     """Attempts that failed for want of something on the gateway's own machine."""
 
 
+DURATION_BOUNDS_S = (
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0
+)  # fmt: skip
+"""Upper bounds of the buckets that durations of requests are counted in, seconds."""
+
+
+class RequestCount(msgspec.Struct, frozen=True, array_like=True):
+    """Requests that have ended since the worker started, for one combination of labels."""
+
+    service: str
+    source: str
+    """As of a :class:`Count`."""
+    code_class: str
+    """``2xx`` ...; ``none``: nothing was answered."""
+    reason: str
+    """A :class:`proxy.model.CloseReason`."""
+    requests: int
+
+
+class DurationCount(msgspec.Struct, frozen=True, array_like=True):
+    """How long requests of one service took that were answered alike, since the worker started."""
+
+    service: str
+    code_class: str
+    buckets: tuple[int, ...]
+    """As many more than there are ``DURATION_BOUNDS_S``, by one: those that took longer than all of them. Each request
+    is in one."""
+    sum_s: float
+
+
 class Counters(msgspec.Struct, frozen=True, tag="counters"):
     """Absolute totals of one worker; sent about once a second while they change."""
 
@@ -190,6 +220,8 @@ class Counters(msgspec.Struct, frozen=True, tag="counters"):
     policy_closed: int = 0
     dials: tuple[DialCount, ...] = ()
     """Of services that had any trouble."""
+    requests: tuple[RequestCount, ...] = ()
+    durations: tuple[DurationCount, ...] = ()
     access_log_lines_dropped: int = 0
     log_lines_dropped: int = 0
     """Of the worker's own log, because standard error did not take them."""

@@ -70,6 +70,12 @@ class CloseReason(enum.StrEnum):
     """The external service breaks the rules of HTTP."""
     FLOOD = "flood"
     """The client keeps the letter of HTTP and misuses it: resets, pings, empty frames without end."""
+    COMPLETED = "completed"
+    """Of a request: the client was sent the whole response of the external service."""
+    REDIRECTED = "redirected"
+    """The client was told to come back with the path in its one form."""
+    REQUEST_TIMEOUT = "request_timeout"
+    """The external service did not answer within ``RequestTimeout``."""
 
 
 class ServiceName(msgspec.Struct, frozen=True, order=True):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
 
-from proxy.messages import Count, Counters, DialCount
+from proxy.messages import DURATION_BOUNDS_S, Count, Counters, DialCount, DurationCount, RequestCount
 
 
 class Telemetry:
@@ -13,6 +14,8 @@ class Telemetry:
     def __init__(self) -> None:
         self._closed: dict[tuple[str, str, str], list[int]] = {}
         self._dials: dict[str, list[int]] = {}
+        self._requests: dict[tuple[str, str, str, str], int] = {}
+        self._durations: dict[tuple[str, str], _Durations] = {}
         self.accepted = 0
         self.policy_closed = 0
 
@@ -29,6 +32,16 @@ class Telemetry:
         totals[0] += failures
         totals[1] += ejections
         totals[2] += shortages
+
+    def requested(self, service: str, source: str, status: int, reason: str, duration_s: float) -> None:
+        """One request has ended. ``status`` of 0: nothing was answered."""
+        code_class = f"{status // 100}xx" if 100 <= status <= 599 else "none"
+        labels = (service, source, code_class, reason)
+        self._requests[labels] = self._requests.get(labels, 0) + 1
+        durations = self._durations.get((service, code_class))
+        if durations is None:
+            durations = self._durations[service, code_class] = _Durations()
+        durations.note(duration_s)
 
     def counters(
         self,
@@ -56,6 +69,25 @@ class Telemetry:
             accepted=self.accepted,
             policy_closed=self.policy_closed,
             dials=tuple(DialCount(service, *numbers) for service, numbers in self._dials.items()),
+            requests=tuple(RequestCount(*labels, number) for labels, number in self._requests.items()),
+            durations=tuple(
+                DurationCount(service, code_class, tuple(one.buckets), one.sum_s)
+                for (service, code_class), one in self._durations.items()
+            ),
             access_log_lines_dropped=access_log_lines_dropped,
             log_lines_dropped=log_lines_dropped,
         )
+
+
+class _Durations:
+    """A histogram."""
+
+    __slots__ = ("buckets", "sum_s")
+
+    def __init__(self) -> None:
+        self.buckets = [0] * (len(DURATION_BOUNDS_S) + 1)
+        self.sum_s = 0.0
+
+    def note(self, duration_s: float) -> None:
+        self.buckets[bisect_left(DURATION_BOUNDS_S, duration_s)] += 1
+        self.sum_s += duration_s

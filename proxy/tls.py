@@ -227,6 +227,12 @@ class ServerSession(TLSSession):
         self.leaf_der = b""  # the handshake is done; an idle connection need not carry it
         return self.uris
 
+    def peer_certificates(self) -> tuple[bytes, ...]:
+        """What the client presented, DER: its own certificate, then the others as they came."""
+        chain = lib.SSL_get_peer_cert_chain(self._ssl)  # of a server it is without the client's own
+        count = lib.sk_X509_num(chain) if chain != ffi.NULL else 0
+        return (self.peer_der(), *(der_of(lib.sk_X509_value(chain, index)) for index in range(count)))
+
     def _failure(self, detail: str) -> PeerError:
         if self.chosen is None:
             if any(mark in detail for mark in _NOT_TLS):

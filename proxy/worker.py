@@ -268,6 +268,8 @@ class Worker:
         self._stop_listening()
         self._drain_until_s = time.monotonic() + timeout_s
         self._drain_window_s = window_s
+        if self._plane is not None:
+            self._plane.drain()
         self._wake.set()
 
     def _stop_listening(self) -> None:

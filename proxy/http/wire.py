@@ -105,8 +105,12 @@ class Wire:
         "untouched",
     )
 
-    def __init__(self, poller: Poller, buffers: Buffers, turn: Turn, channel: Channel, owner: WireOwner) -> None:
-        self.owner = owner
+    owner: WireOwner
+    """Whoever speaks over it sets this, before anything can be told."""
+
+    def __init__(self, poller: Poller, buffers: Buffers, turn: Turn, channel: Channel, owner: WireOwner | None) -> None:
+        if owner is not None:
+            self.owner = owner
         self.closed = False
         self.bytes_received = 0
         self.bytes_sent = 0

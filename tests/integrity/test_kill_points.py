@@ -18,7 +18,7 @@ import pytest
 
 from plugin.dev.external import load_key_pair
 from plugin.dev.pki import Authority
-from proxy import carrier as carrier_module
+from proxy import tcp_carriage
 from proxy.intentions import Policy
 from proxy.model import CloseReason, UpstreamTLS
 from proxy.tls import ServerSession, TLSSession, UpstreamSession
@@ -72,7 +72,7 @@ class Seams:
         monkeypatch.setattr(ServerSession, "peer_uris", self._wrapped("tls.peer_uris", ServerSession.peer_uris))
         monkeypatch.setattr(Policy, "authorize", seams._wrapped("authorize", Policy.authorize))
         for name in ("TLSChannel", "Relay"):
-            monkeypatch.setattr(carrier_module, name, self._wrapped(name, getattr(carrier_module, name)))
+            monkeypatch.setattr(tcp_carriage, name, self._wrapped(name, getattr(tcp_carriage, name)))
 
     def _wrapped(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def seam(*arguments: Any, **named: Any) -> Any:

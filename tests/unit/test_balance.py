@@ -133,7 +133,7 @@ def test_hashing_what_a_connection_does_not_have_is_random(
     policy: BalancePolicy, policies: tuple[HashPolicy, ...]
 ) -> None:
     chosen = EndpointSet(endpoints(1, 1, 1), Balance(policy, hash_policies=policies))
-    counts = first_choices(chosen, 600, "10.1.0.1")
+    counts = first_choices(chosen, 600, chosen.key_of_address("10.1.0.1"))
     assert set(counts) == {"0", "1", "2"}
     assert min(counts.values()) > 120
 
@@ -142,7 +142,7 @@ def test_hashing_what_a_connection_does_not_have_is_random(
 def test_the_source_address_counts_beside_what_a_connection_does_not_have(policy: BalancePolicy) -> None:
     policies = (HashPolicy(HashSource.HEADER, "x-user", terminal=True), *SOURCE_IP)
     chosen = EndpointSet(endpoints(1, 1, 1), Balance(policy, hash_policies=policies))
-    assert len(first_choices(chosen, 50, "10.1.0.1")) == 1
+    assert len(first_choices(chosen, 50, chosen.key_of_address("10.1.0.1"))) == 1
 
 
 def test_a_hash_policy_counts_only_for_policies_that_hash() -> None:

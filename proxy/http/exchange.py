@@ -1,0 +1,443 @@
+"""One request and its response: decided, sent on, answered, logged.
+
+::
+
+    seeking  -> asked     a connection to the external service has taken the request
+    asked    -> answering the response, or 101, has begun
+    any      -> over      complete, answered by the gateway itself, or cut
+
+Nothing is buffered but what was already read when a pause was asked for. Whatever ends an exchange unfinished resets
+what has begun: a response that was cut must not look complete.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import time
+from typing import TYPE_CHECKING
+
+from proxy.errors import UpstreamError
+from proxy.http import replies
+from proxy.http.errors import BadRequest
+from proxy.http.forward import new_request_id, response_for
+from proxy.http.hash_key import hash_key
+from proxy.http.message import Data, Headers, RequestHead, ResponseHead
+from proxy.http.normalization import Elsewhere
+from proxy.http.reach import Search
+from proxy.http.replies import Reply
+from proxy.http.retry import may_repeat, repeatable
+from proxy.http.streams import Incoming, Outgoing
+from proxy.intentions import Decision, Permit, Refusal
+from proxy.model import CloseReason, Endpoint
+from proxy.timers import Timer
+
+if TYPE_CHECKING:
+    from proxy.balance import EndpointSet
+    from proxy.http.pool import Member
+    from proxy.http.session import HTTPSession
+    from proxy.routes import Route
+
+_MOST_REPEATS = 2
+
+
+class Phase(enum.IntEnum):
+    SEEKING = 0
+    ASKED = 1
+    ANSWERING = 2
+    OVER = 3
+
+
+class Exchange:
+    """Hears of its client as ``IncomingEvents``, of the external service as ``OutgoingEvents``."""
+
+    __slots__ = (
+        "_asked_at_s",
+        "_cookies",
+        "_endpoints",
+        "_held",
+        "_incoming",
+        "_informed",
+        "_member",
+        "_outgoing",
+        "_permit",
+        "_plane",
+        "_repeats",
+        "_request_ended",
+        "_response_ended",
+        "_route",
+        "_search",
+        "_session",
+        "_timer",
+        "_trailers",
+        "_upgraded",
+        "_was_reused",
+        "bytes_received",
+        "bytes_sent",
+        "decision",
+        "detail",
+        "endpoint",
+        "flags",
+        "forwarded",
+        "head",
+        "moved",
+        "opened_at_s",
+        "phase",
+        "quiet",
+        "reason",
+        "request_id",
+        "response",
+        "started_s",
+        "status",
+        "upstream_ms",
+    )
+
+    def __init__(self, session: HTTPSession, incoming: Incoming) -> None:
+        self._session = session
+        self._plane = session.plane
+        self._incoming = incoming
+        self.head = incoming.head
+        self.phase = Phase.SEEKING
+        self.opened_at_s = time.time()
+        self.started_s = self._plane.loop.time()
+        self.decision: Decision | None = None
+        self.forwarded: RequestHead | None = None
+        """As the external service is asked; the target in it was decided about."""
+        self.endpoint: Endpoint | None = None
+        self.status = 0
+        self.response: ResponseHead | None = None
+        """As the client was answered."""
+        self.reason: CloseReason | None = None
+        self.detail = ""
+        self.flags = ""
+        """Envoy's response flags."""
+        self.request_id = b""
+        self.bytes_received = 0
+        """Of the request's body."""
+        self.bytes_sent = 0
+        self.upstream_ms = -1.0
+        """From the moment at which the external service was asked for the first time, until it answered."""
+        self.moved = False
+        """A byte, or an end, in either direction since this was looked at."""
+        self.quiet = 0
+        self._asked_at_s = 0.0
+        self._permit: Permit | None = None
+        self._route: Route | None = None
+        """Where it was sent."""
+        self._search: Search | None = None
+        self._member: Member | None = None
+        self._was_reused = False
+        self._outgoing: Outgoing | None = None
+        self._endpoints: EndpointSet | None = None
+        self._held: list[bytes] = []
+        """Of the body: what had been read before there was a connection to send it on."""
+        self._trailers: Headers = []
+        self._request_ended = False
+        self._response_ended = False
+        self._informed = False
+        self._upgraded = False
+        self._cookies: Headers = []
+        """That the response sets."""
+        self._repeats = 0
+        self._timer: Timer | asyncio.TimerHandle | None = None
+        """Of the time that the response has."""
+
+    # --- deciding -------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Decide, and look for a connection. The answer may have been given when this returns."""
+        session, head = self._session, self.head
+        if head.length == 0:
+            self._request_ended = True
+        route = session.current_route()
+        if route is None:
+            self._reply(replies.UNLINKED, CloseReason.UNLINKED, "the service is no longer linked to this gateway")
+            return
+        try:
+            asked = session.prepared(head)
+        except BadRequest as error:
+            self._reply(Reply(error.status, str(error)), CloseReason.BAD_REQUEST, str(error))
+            return
+        except Elsewhere as error:
+            self._reply(Reply(307, "", headers=((b"location", error.target),)), CloseReason.REDIRECTED, str(error))
+            return
+        self.forwarded = asked
+        self.request_id = next((value for name, value in head.headers if name == b"x-request-id"), b"")
+        decision = self.decision = session.decide(route, asked, self.opened_at_s)
+        if isinstance(decision, Refusal):
+            self._reply(replies.NO_TOKEN if decision.token else replies.DENIED, decision.reason, decision.sentence)
+            return
+        if too_old := self._plane.too_old():
+            self._reply(replies.DENIED, CloseReason.STALE_STATE, too_old)
+            return
+        self._permit = decision
+        if not self._request_ended:
+            self._incoming.pause()
+        else:
+            self._limit_time(route)
+        self._seek(route)
+
+    def reconsider(self, route: Route) -> bool:
+        """Policy has changed. :returns: whether that has ended it."""
+        if self.phase is Phase.OVER or self.forwarded is None:
+            return False
+        decision = self._session.decide(route, self.forwarded, self.opened_at_s)
+        if not isinstance(decision, Refusal):
+            return False
+        self.decision = decision
+        self.fail(replies.DENIED, CloseReason.REVOKED, decision.sentence)
+        return True
+
+    # --- reaching the external service ------------------------------------------------------------------------
+
+    def _seek(self, route: Route, *, fresh: bool = False, avoided: Endpoint | None = None) -> None:
+        assert self._permit is not None
+        assert self.forwarded is not None
+        target = route.target
+        self._route = route
+        self._endpoints = target.endpoints
+        endpoints, key = target.endpoints, ""
+        if endpoints.hashes:
+            policies = endpoints.balance.hash_policies
+            key, self._cookies = hash_key(policies, self._session.life.client_ip, self.forwarded)
+        self._search = search = Search(self._plane, route.state, target, self._permit, self)
+        search.start(key, repeatable=repeatable(self.forwarded), fresh=fresh, avoided=avoided)
+
+    def on_reached(self, member: Member) -> None:
+        assert self.forwarded is not None
+        assert self._endpoints is not None
+        assert self._route is not None
+        assert self._permit is not None
+        self._search = None
+        self._member = member
+        self._was_reused = member.served > 0
+        self.endpoint = member.endpoint
+        self._endpoints.opened(member.endpoint)
+        self.phase = Phase.ASKED
+        if not self._asked_at_s:
+            self._asked_at_s = self._plane.loop.time()
+        if not self.request_id:
+            self.request_id = new_request_id()
+        head = self._session.for_upstream(self._route, self.forwarded, self._permit, self.request_id, member.endpoint)
+        held, self._held = self._held, []
+        end = self._request_ended and not held and not self._trailers
+        self._outgoing = outgoing = member.request(head, self, end=end)
+        for data in held:
+            outgoing.send(data)
+        if not self._request_ended:
+            self._incoming.resume()
+        elif not end:
+            outgoing.finish(self._trailers)
+
+    def on_unreachable(self, error: UpstreamError) -> None:
+        self._search = None
+        reply = _UNREACHABLE.get(error.reason, replies.CONNECT_FAILED)
+        self._reply(reply, error.reason, str(error))
+
+    def on_broken(self, error: BaseException) -> None:
+        self._search = None
+        self._session.report(error)
+        self._reply(replies.INTERNAL, CloseReason.INTERNAL, f"{type(error).__name__}: {error}")
+
+    # --- the client -------------------------------------------------------------------------------------------
+
+    def on_request_data(self, data: Data) -> None:
+        self.moved = True
+        self.bytes_received += len(data)
+        if self.phase is Phase.OVER:
+            return
+        if self._outgoing is None:
+            self._held.append(bytes(data))
+        elif not self._outgoing.send(data):
+            self._incoming.pause()
+
+    def on_request_end(self, trailers: Headers) -> None:
+        if self._request_ended or self.phase is Phase.OVER:
+            return
+        self.moved = self._request_ended = True
+        if self._outgoing is not None:
+            self._outgoing.finish(trailers)
+        else:
+            self._trailers = trailers
+        if self._upgraded:
+            self._end_of_one_direction()
+        elif self.phase is not Phase.ANSWERING and (route := self._session.current_route()) is not None:
+            self._limit_time(route)
+
+    def on_request_lost(self, reason: CloseReason, detail: str) -> None:
+        if self.phase is Phase.OVER:
+            return
+        if reason in _OF_THE_CLIENT:
+            self.flags = "DC"
+        self._drop_upstream()
+        self._over(reason, detail)
+
+    def on_client_room(self) -> None:
+        self.moved = True
+        if self._outgoing is not None and self.phase is not Phase.OVER:
+            self._outgoing.resume()
+
+    # --- the external service ---------------------------------------------------------------------------------
+
+    def on_informed(self, head: ResponseHead) -> None:
+        self.moved = self._informed = True
+        if self.phase is Phase.ASKED:
+            self._incoming.inform(head)
+
+    def on_response(self, head: ResponseHead, *, end: bool) -> None:
+        if self.phase is not Phase.ASKED:
+            return
+        self.moved = True
+        self.phase = Phase.ANSWERING
+        self.upstream_ms = (self._plane.loop.time() - self._asked_at_s) * 1000
+        self.status = head.status
+        self._upgraded = head.status == 101
+        if self._upgraded:
+            self._request_ended = False  # the other protocol ends on its own
+        if self._upgraded or _is_stream(self.head, head):
+            self._end_of_timeout()
+        self.response = response = response_for(head, self._cookies)
+        self._incoming.respond(response, end=end)
+        if end:
+            self._complete()
+
+    def on_response_data(self, data: Data) -> None:
+        if self.phase is not Phase.ANSWERING:
+            return
+        self.moved = True
+        self.bytes_sent += len(data)
+        if not self._incoming.send(data) and self._outgoing is not None:
+            self._outgoing.pause()
+
+    def on_response_end(self, trailers: Headers) -> None:
+        if self.phase is not Phase.ANSWERING:
+            return
+        self.moved = True
+        self._incoming.finish(trailers)
+        if self._upgraded:
+            self._response_ended = True
+            self._end_of_one_direction()
+        else:
+            self._complete()
+
+    def on_response_lost(self, error: UpstreamError, *, unprocessed: bool) -> None:
+        if self.phase is Phase.OVER:
+            return
+        former, begun = self.endpoint, self.phase is Phase.ANSWERING
+        self._outgoing = None
+        self._give_back()
+        if not begun and self._repeats < _MOST_REPEATS and self._may_repeat(error, unprocessed=unprocessed):
+            route = self._session.current_route()
+            if route is not None:
+                self._repeats += 1
+                self.phase = Phase.SEEKING
+                self._seek(route, fresh=not unprocessed, avoided=former if unprocessed else None)
+                return
+        reply = replies.BAD_RESPONSE if error.reason is CloseReason.BAD_RESPONSE else replies.LOST
+        self.fail(reply, error.reason, str(error))
+
+    def on_upstream_room(self) -> None:
+        self.moved = True
+        if self.phase is not Phase.OVER and not self._request_ended:
+            self._incoming.resume()
+
+    def _may_repeat(self, error: UpstreamError, *, unprocessed: bool) -> bool:
+        """Nothing of a body was taken, the client was told nothing, and doing it twice is the same as once."""
+        if self.bytes_received or not self._request_ended or self._informed or self._trailers:
+            return False
+        assert self.forwarded is not None
+        return unprocessed or may_repeat(self.forwarded, error, reused=self._was_reused)
+
+    # --- time -------------------------------------------------------------------------------------------------
+
+    def _limit_time(self, route: Route) -> None:
+        http = route.state.service.http
+        if http is not None and http.request_timeout_s > 0 and self._timer is None:
+            limit_s = http.request_timeout_s
+            self._timer = self._plane.poller.timers.call_later(limit_s, self._timed_out, limit_s)
+
+    def _timed_out(self, limit_s: float) -> None:
+        self._timer = None
+        with self._plane.turn.one():
+            self.fail(
+                replies.TIMEOUT,
+                CloseReason.REQUEST_TIMEOUT,
+                f"no complete response within {limit_s:g} s (RequestTimeout)",
+            )
+
+    def _end_of_timeout(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # --- the end ----------------------------------------------------------------------------------------------
+
+    def fail(self, reply: Reply, reason: CloseReason, detail: str) -> None:
+        """End it now: with ``reply`` if nothing was answered yet, else with a reset."""
+        if self.phase is Phase.OVER:
+            return
+        if self.phase is not Phase.ANSWERING:
+            self._reply(reply, reason, detail)
+            return
+        self.flags = reply.flags
+        self._drop_upstream()
+        self._incoming.reset(reason, detail)
+        self._over(reason, detail)
+
+    def _reply(self, reply: Reply, reason: CloseReason, detail: str) -> None:
+        self._drop_upstream()
+        head, body = replies.response(reply, self.head)
+        self.status, self.flags, self.response = head.status, reply.flags, head
+        self.bytes_sent = len(body)
+        self._incoming.respond(head, end=not body)
+        if body:
+            self._incoming.send(body)
+            self._incoming.finish([])
+        self._over(reason, detail)
+
+    def _end_of_one_direction(self) -> None:
+        if self._request_ended and self._response_ended:
+            self._complete()
+
+    def _complete(self) -> None:
+        self._outgoing = None
+        self._over(CloseReason.COMPLETED, "")
+
+    def _drop_upstream(self) -> None:
+        if self._search is not None:
+            self._search.cancel()
+            self._search = None
+        outgoing, self._outgoing = self._outgoing, None
+        if outgoing is not None:
+            outgoing.reset()
+
+    def _give_back(self) -> None:
+        if self._member is not None and self._endpoints is not None:
+            self._endpoints.closed(self._member.endpoint)
+        self._member = None
+
+    def _over(self, reason: CloseReason, detail: str) -> None:
+        self.phase = Phase.OVER
+        self.reason, self.detail = reason, detail
+        self._end_of_timeout()
+        self._give_back()
+        self._held.clear()
+        self._session.ended(self)
+
+
+_OF_THE_CLIENT = frozenset({CloseReason.CLIENT_RESET, CloseReason.CLIENT_EOF})
+_UNREACHABLE = {
+    CloseReason.NO_ENDPOINTS: replies.NO_ENDPOINTS,
+    CloseReason.OVER_LIMIT: replies.OVERFLOW,
+    CloseReason.DIAL_TIMEOUT: replies.CONNECT_TIMEOUT,
+}
+
+
+def _is_stream(request: RequestHead, response: ResponseHead) -> bool:
+    """Whether the response goes on for as long as it likes: it is only required to begin in time."""
+    if replies.is_grpc(request):
+        return True
+    for name, value in response.headers:
+        if name == b"content-type":
+            return value.startswith(b"text/event-stream")
+    return False

@@ -1,0 +1,125 @@
+"""What is said to the external service, and back to the client: the heads of messages, written anew.
+
+Pure. What is for one connection alone (RFC 9110 section 7.6.1) and the framing have been taken out by the parsers;
+here is what a gateway of the mesh adds, changes and takes out, as Envoy's gateway does where that is of use to the
+external service. W3C trace context (``traceparent``, ``tracestate``, ``baggage``) passes untouched.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import email.utils
+import hashlib
+import os
+import time
+
+from proxy.http.message import Header, Headers, RequestHead, ResponseHead
+from proxy.http.tokens import Accepted
+
+CLIENT_CERTIFICATE = b"x-forwarded-client-cert"
+REQUEST_ID = b"x-request-id"
+FORWARDED_PROTO = b"x-forwarded-proto"
+_OF_ENVOY = b"x-envoy-"
+"""What sidecars say to each other: timeouts, attempts, retries. It is not for anybody outside the mesh."""
+
+_URL_ENCODED = str.maketrans({"\n": "%0A", " ": "%20", "+": "%2B", "/": "%2F", "=": "%3D"})
+"""Of PEM text in a header, as Envoy encodes it."""
+
+
+def client_certificate_element(
+    *, by: str, leaf_der: bytes, chain_pem: tuple[str, ...], subject: str, uris: tuple[str, ...], names: tuple[str, ...]
+) -> bytes:
+    """One element of ``x-forwarded-client-cert``, as Envoy's ``APPEND_FORWARD`` writes it.
+
+    :param by: the SPIFFE ID of the linked service, whose certificate the gateway showed.
+    :param leaf_der: the caller's certificate; ``chain_pem`` begins with it.
+    :param subject: RFC 2253.
+    :param names: DNS names of the caller's certificate.
+    """
+    fields = [f"By={by}", f"Hash={hashlib.sha256(leaf_der).hexdigest()}"]
+    if chain_pem:
+        fields.append(f'Cert="{chain_pem[0].translate(_URL_ENCODED)}"')
+        fields.append(f'Chain="{"".join(chain_pem).translate(_URL_ENCODED)}"')
+    fields.append('Subject="' + subject.replace("\\", "\\\\").replace('"', '\\"') + '"')
+    fields.extend(f"URI={uri}" for uri in uris)
+    fields.extend(f"DNS={name}" for name in names)
+    return ";".join(fields).encode("ascii", "backslashreplace")
+
+
+def new_request_id() -> bytes:
+    """A random UUID (RFC 9562 section 5.4)."""
+    digits = bytearray(os.urandom(16))
+    digits[6] = digits[6] & 0x0F | 0x40
+    digits[8] = digits[8] & 0x3F | 0x80
+    text = digits.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}".encode()
+
+
+def request_for(
+    head: RequestHead,
+    *,
+    authority: bytes,
+    client_certificate: bytes,
+    request_id: bytes,
+    scheme: bytes,
+    tokens: Accepted | None,
+) -> RequestHead:
+    """What the external service is asked. The target stays: exactly this was decided about.
+
+    :param client_certificate: the element that is appended to what the client sent; empty: none is passed on at all.
+    :param request_id: of a request that brought none.
+    :param scheme: of the connection to the external service.
+    :param tokens: that the request brought, and that were asked for.
+    """
+    headers: Headers = []
+    certificates: list[bytes] = []
+    has_id = has_proto = False
+    removed = tokens.removed if tokens is not None else ()
+    for header in head.headers:
+        name = header[0]
+        if name in removed:
+            continue
+        if name.startswith(b"x-"):
+            if name == CLIENT_CERTIFICATE:
+                certificates.append(header[1])
+                continue
+            if name.startswith(_OF_ENVOY):
+                continue
+            if name == REQUEST_ID:
+                has_id = True
+            elif name == FORWARDED_PROTO:
+                has_proto = True
+        headers.append(header)
+    if not has_proto:
+        headers.append((FORWARDED_PROTO, head.scheme))
+    if not has_id:
+        headers.append((REQUEST_ID, request_id))
+    if client_certificate:
+        headers.append((CLIENT_CERTIFICATE, b",".join((*certificates, client_certificate))))
+    if tokens is not None:
+        names = {name for name, _ in tokens.added}
+        headers = [header for header in headers if header[0] not in names] + tokens.added
+    return dataclasses.replace(head, authority=authority, headers=headers, scheme=scheme)
+
+
+def response_for(head: ResponseHead, cookies: Headers) -> ResponseHead:
+    """What the client is answered. ``date`` is added where it is missing (RFC 9110 section 6.6.1).
+
+    :param cookies: that are set beside those of the external service.
+    """
+    added = cookies
+    if not any(name == b"date" for name, _ in head.headers):
+        added = [*cookies, date()]
+    return dataclasses.replace(head, headers=[*head.headers, *added]) if added else head
+
+
+_date: tuple[int, Header] = (0, (b"date", b""))
+
+
+def date() -> Header:
+    """Now, as a header."""
+    global _date
+    now = int(time.time())
+    if _date[0] != now:
+        _date = now, (b"date", email.utils.formatdate(now, usegmt=True).encode())
+    return _date[1]

@@ -1,0 +1,225 @@
+"""From a request that may pass to a connection that takes it: one that is kept, or a new one.
+
+Endpoints are tried in the balancer's order. Nothing is dialled without a :class:`proxy.intentions.Permit`, and nothing
+of the request has been sent while this lasts, so going on to another endpoint is always safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
+
+from proxy.dial import Report, Target, attempt, learn
+from proxy.errors import UpstreamError
+from proxy.http.pool import Key, Member, ServicePool, key_of
+from proxy.http.protocol import open_client
+from proxy.intentions import Permit
+from proxy.model import CloseReason, Endpoint
+from proxy.steps import Cancelled, Steps
+from proxy.tcp_connect import Failures
+
+if TYPE_CHECKING:
+    from proxy.channel import Channel
+    from proxy.dataplane import DataPlane
+    from proxy.routes import ServiceState
+
+
+class Seeker(Protocol):
+    """Who wants a connection."""
+
+    def on_reached(self, member: Member) -> None:
+        """It takes a request now."""
+
+    def on_unreachable(self, error: UpstreamError) -> None: ...
+
+    def on_broken(self, error: BaseException) -> None:
+        """A bug while dialling."""
+
+
+class Search:
+    """One request's."""
+
+    __slots__ = ("_dial", "_failures", "_line", "_permit", "_plane", "_pool", "_seeker", "_state", "_target", "over")
+
+    def __init__(self, plane: DataPlane, state: ServiceState, target: Target, permit: Permit, seeker: Seeker) -> None:
+        assert isinstance(permit, Permit)
+        self._plane = plane
+        self._state = state
+        self._target = target
+        self._permit = permit
+        self._seeker: Seeker | None = seeker
+        self._pool = plane.pools.of(state.service.name)
+        self._line: Iterator[Endpoint] = iter(())
+        self._failures: Failures = {}
+        self._dial: Dial | None = None
+        self.over = False
+
+    def start(self, key: str, *, repeatable: bool, fresh: bool = False, avoided: Endpoint | None = None) -> None:
+        """``key`` is what hash policies make of the request.
+
+        :param repeatable: see :meth:`ServicePool.take`.
+        :param fresh: only a new connection will do.
+        :param avoided: is tried last.
+        """
+        if self._target.unusable:
+            self._failed(UpstreamError(CloseReason.UPSTREAM_TLS_FAILED, self._target.unusable))
+            return
+        self._line = iter(self._target.endpoints.order(key))
+        if avoided is not None:
+            line = list(self._line)
+            self._line = iter([*(one for one in line if one != avoided), *(one for one in line if one == avoided)])
+        self._next(repeatable, fresh)
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more."""
+        self.over = True
+        self._seeker = None
+        dial, self._dial = self._dial, None
+        if dial is not None:
+            dial.leave(self)
+
+    def _next(self, repeatable: bool, fresh: bool) -> None:
+        for chosen in self._line:
+            if chosen not in self._failures:
+                self._try(chosen, repeatable, fresh)
+                return
+        if not self._failures:
+            self._failed(UpstreamError(CloseReason.NO_ENDPOINTS, "the service has no instance that could be dialled"))
+            return
+        newest = next(reversed(self._failures.values()))
+        texts = (f"{endpoint}: {error}" for endpoint, error in self._failures.items())
+        self._failed(UpstreamError(newest.reason, "; ".join(texts)))
+
+    def _try(self, chosen: Endpoint, repeatable: bool, fresh: bool) -> None:
+        target, pool = self._target, self._pool
+        if not fresh:
+            first = target.rivals.line_up(chosen, self._plane.loop.time())[0] if chosen.hostname else chosen
+            member = pool.take(target, first, repeatable=repeatable)
+            if member is not None:
+                self._found(member)
+                return
+        if not self._plane.pools.has_room():
+            self._failed(UpstreamError(CloseReason.OVER_LIMIT, "this worker has no room for one more connection"))
+            return
+        key = key_of(target, chosen)
+        dial = pool.dialling.get(key) if _is_shared(self._state) and not fresh else None
+        if not isinstance(dial, Dial):
+            dial = Dial(self._plane, self._state, target, chosen, pool, key)
+            dial.join(self)
+            self._dial = dial
+            dial.start(self._permit)
+        else:
+            dial.join(self)
+            self._dial = dial
+
+    def dialled(self, chosen: Endpoint, member: Member | None, failures: Failures) -> None:
+        """The dial that this waited for has ended; ``member`` is what it led to."""
+        self._dial = None
+        self._failures.update(failures)
+        if member is None:
+            self._next(False, False)
+        elif member.connection.available:
+            self._found(member)
+        else:
+            self._try(chosen, False, True)
+
+    def broken(self, error: BaseException) -> None:
+        self._dial = None
+        seeker, self._seeker, self.over = self._seeker, None, True
+        if seeker is not None:
+            seeker.on_broken(error)
+
+    def _found(self, member: Member) -> None:
+        seeker, self._seeker, self.over = self._seeker, None, True
+        if seeker is not None:
+            seeker.on_reached(member)
+
+    def _failed(self, error: UpstreamError) -> None:
+        seeker, self._seeker, self.over = self._seeker, None, True
+        if seeker is not None:
+            seeker.on_unreachable(error)
+
+
+class Dial:
+    """One new connection, and who waits for it."""
+
+    def __init__(
+        self,
+        plane: DataPlane,
+        state: ServiceState,
+        target: Target,
+        chosen: Endpoint,
+        pool: ServicePool,
+        key: Key,
+    ) -> None:
+        self._plane = plane
+        self._state = state
+        self._target = target
+        self._chosen = chosen
+        self._pool = pool
+        self._key = key
+        self._waiting: list[Search] = []
+        self._failures: Failures = {}
+        self._opened: tuple[Channel, Endpoint] | None = None
+        self._steps: Steps | None = None
+
+    def start(self, permit: Permit) -> None:
+        if _is_shared(self._state):
+            self._pool.dialling.setdefault(self._key, self)
+        self._plane.pools.began()
+        self._steps = steps = Steps(self._plane.poller, self._settled)
+        steps.run(self._run(permit, steps))
+
+    def join(self, search: Search) -> None:
+        self._waiting.append(search)
+
+    def leave(self, search: Search) -> None:
+        self._waiting.remove(search)
+        if not self._waiting and self._steps is not None:
+            self._steps.cancel()
+
+    async def _run(self, permit: Permit, steps: Steps) -> None:
+        self._opened = await attempt(permit, self._target, self._chosen, steps, self._plane.buffers, self._failures)
+
+    def _settled(self, error: BaseException | None) -> None:
+        self._steps = None
+        self._plane.pools.ended()
+        if self._pool.dialling.get(self._key) is self:
+            del self._pool.dialling[self._key]
+        waiting, self._waiting = self._waiting, []
+        if isinstance(error, Cancelled):
+            return
+        if error is not None:
+            for search in waiting:
+                search.broken(error)
+            return
+        member = None
+        reached = self._opened[1] if self._opened is not None else None
+        learn(self._target, reached, self._failures, self._report())
+        if self._opened is not None:
+            member = self._joined(*self._opened)
+        for search in waiting:
+            if not search.over:
+                search.dialled(self._chosen, member, self._failures)
+
+    def _joined(self, channel: Channel, endpoint: Endpoint) -> Member:
+        plane, state = self._plane, self._state
+        current = any(
+            target.tls is self._target.tls and target.keepalive == self._target.keepalive
+            for target in state.targets.values()
+        )
+        return self._pool.add(
+            self._target,
+            endpoint,
+            lambda member: open_client(plane.wire(channel), member, state.service),
+            current=current,
+        )
+
+    def _report(self) -> Report:
+        plane, service = self._plane, str(self._state.service.name)
+        return lambda failures, ejected: plane.dials_failed(service, failures.values(), ejected)
+
+
+def _is_shared(state: ServiceState) -> bool:
+    """Whether one connection will carry the requests of many, as far as is known before it is there."""
+    return state.service.protocol in ("http2", "grpc")

@@ -1,0 +1,73 @@
+"""A request as a line of the access log."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxy.access_record import AccessRecord, timestamp
+from proxy.intentions import Permit, describe
+from proxy.model import CloseReason
+
+if TYPE_CHECKING:
+    from proxy.http.exchange import Exchange
+    from proxy.http.session import HTTPSession
+
+
+def recorded(worker: int, session: HTTPSession, exchange: Exchange, now_s: float) -> AccessRecord:
+    """``now_s`` is of the monotonic clock."""
+    life, head, decision = session.life, exchange.head, exchange.decision
+    agent = next((value for name, value in head.headers if name == b"user-agent"), b"")
+    intention = decision.intention if decision is not None else None
+    return AccessRecord(
+        time=timestamp(exchange.opened_at_s),
+        event="request",
+        worker=worker,
+        number=life.number,
+        client=life.client,
+        local_address=life.local_address,
+        verdict="refused" if decision is None else "allowed" if isinstance(decision, Permit) else "denied",
+        reason=str(exchange.reason),
+        service=life.service,
+        server_name=life.server_name,
+        source=life.spiffe_id,
+        intention=describe(decision) if decision is not None else "",
+        precedence=intention.precedence if intention is not None else 0,
+        permission=decision.permission if decision is not None else 0,
+        endpoint=str(exchange.endpoint) if exchange.endpoint is not None else "",
+        tls=life.tls_version,
+        bytes_received=exchange.bytes_received,
+        bytes_sent=exchange.bytes_sent,
+        duration_ms=round((now_s - exchange.started_s) * 1_000, 3),
+        detail=exchange.detail,
+        method=head.method.decode("latin-1"),
+        path=(exchange.forwarded or head).target.partition(b"?")[0].decode("latin-1"),
+        authority=head.authority.decode("latin-1"),
+        protocol=head.version.value,
+        status=exchange.status,
+        flags=exchange.flags,
+        upstream_ms=round(max(exchange.upstream_ms, 0.0), 3),
+        request_id=exchange.request_id.decode("latin-1"),
+        user_agent=agent.decode("latin-1"),
+    )
+
+
+def refused(worker: int, session: HTTPSession, status: int, what: str, wall_s: float) -> AccessRecord:
+    """One that was never understood. ``wall_s`` is Unix time."""
+    life = session.life
+    return AccessRecord(
+        time=timestamp(wall_s),
+        event="request",
+        worker=worker,
+        number=life.number,
+        client=life.client,
+        local_address=life.local_address,
+        verdict="refused",
+        reason=CloseReason.BAD_REQUEST.value,
+        service=life.service,
+        server_name=life.server_name,
+        source=life.spiffe_id,
+        tls=life.tls_version,
+        detail=what,
+        status=status,
+        flags="DPE",
+    )

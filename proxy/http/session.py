@@ -1,0 +1,199 @@
+"""One client's connection to a service of layer 7: every request on it is decided, carried and logged for itself.
+
+It lives as long as the client likes: policy, endpoints and settings are looked up anew for each request, since an
+update replaces them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import random
+from typing import TYPE_CHECKING
+
+from proxy.http import replies
+from proxy.http.caller import Caller
+from proxy.http.exchange import Exchange, Phase
+from proxy.http.forward import request_for
+from proxy.http.message import RequestHead
+from proxy.http.normalization import acceptable, normalized
+from proxy.http.protocol import open_server
+from proxy.http.streams import Incoming, IncomingEvents, ServerConnection
+from proxy.intentions import Decision, Permit
+from proxy.model import CloseReason, Endpoint
+from proxy.timers import Timer
+
+if TYPE_CHECKING:
+    from proxy.carrier import Carrier
+    from proxy.channel import Channel
+    from proxy.dataplane import DataPlane
+    from proxy.routes import Route
+
+_QUIET_S = 300.0
+"""An exchange in which nothing moves for so long is ended, as Envoy does (``stream_idle_timeout``)."""
+LOOKS_EACH_S = 15.0
+"""How often somebody looks for these."""
+_DRAINING = 0.9
+"""Of the maximum lifetime: then the connection takes no more requests; at its end it is cut."""
+
+
+class HTTPSession:
+    """Between the carrier of a connection and the exchanges on it; hears of it as ``ServerEvents``."""
+
+    def __init__(self, carrier: Carrier, caller: Caller, route: Route, channel: Channel) -> None:
+        self.plane: DataPlane = carrier.plane
+        self.life = carrier.life
+        self.caller = caller
+        self.requests = 0
+        """Taken so far, those that were refused by the parser among them."""
+        self._carrier = carrier
+        self._service = route.state.service.name
+        self._live: set[Exchange] = set()
+        self._timers: list[Timer | asyncio.TimerHandle] = []
+        self._idle_since_s = self.plane.loop.time()
+        self._draining = False
+        self._reason: tuple[CloseReason, str] | None = None
+        self.source_text = carrier.source_text
+        self._wire = self.plane.wire(channel)
+        self._connection: ServerConnection = open_server(self._wire, self, route.state.service)
+
+    def start(self) -> None:
+        service = self.plane.routes.state(self._service)
+        if service is not None:
+            self._limit_life(service.service.max_lifetime_s)
+            self._watch_idleness(service.service.idle_timeout_s)
+        self._connection.start()
+
+    @property
+    def traffic(self) -> tuple[int, int]:
+        """Bytes from and to the client, heads among them."""
+        return self._wire.bytes_received, self._wire.bytes_sent
+
+    # --- requests -------------------------------------------------------------------------------------------
+
+    def on_request(self, incoming: Incoming) -> IncomingEvents:
+        self.requests += 1
+        self._carrier.asked = True
+        exchange = Exchange(self, incoming)
+        self._live.add(exchange)
+        exchange.begin()
+        if self._draining:
+            self._connection.drain()
+        return exchange
+
+    def on_bad_request(self, status: int, what: str) -> None:
+        self.requests += 1
+        self._carrier.asked = True
+        self.plane.request_refused(self, status, what)
+
+    def current_route(self) -> Route | None:
+        """Where its requests go now; ``None`` when the server name is not the service's any more."""
+        route = self.plane.routes.lookup(self.life.server_name)
+        return route if route is not None and route.state.service.name == self._service else None
+
+    def prepared(self, head: RequestHead) -> RequestHead:
+        """The request in the one form in which it is decided about and forwarded.
+
+        :raises BadRequest: for one that has no such form.
+        :raises Elsewhere: for one that the client has to make in another form.
+        """
+        mesh = self.plane.routes.mesh
+        assert mesh is not None
+        target = normalized(head.target, mesh.normalization)
+        headers = acceptable(head.headers, mesh.normalization.underscores)
+        if target is head.target and headers is head.headers:
+            return head
+        return dataclasses.replace(head, target=target, headers=headers)
+
+    def decide(self, route: Route, head: RequestHead, now_s: float) -> Decision:
+        """``now_s``: when it was asked, Unix time."""
+        return route.state.policy.authorize_request(self.caller.identity, self.caller.peer, head, now_s)
+
+    def for_upstream(
+        self, route: Route, head: RequestHead, permit: Permit, request_id: bytes, endpoint: Endpoint
+    ) -> RequestHead:
+        """What ``endpoint`` is asked."""
+        service, mesh = route.state.service, self.plane.routes.mesh
+        assert mesh is not None
+        rewritten = service.http is not None and service.http.rewrite_host and endpoint.hostname
+        return request_for(
+            head,
+            authority=endpoint.hostname.encode() if rewritten else head.authority,
+            client_certificate=b"" if mesh.sanitize_client_cert_header else self.caller.certificate_element(),
+            request_id=request_id,
+            scheme=b"http" if service.upstream_tls is None else b"https",
+            tokens=permit.tokens,
+        )
+
+    def ended(self, exchange: Exchange) -> None:
+        self._live.discard(exchange)
+        self._idle_since_s = self.plane.loop.time()
+        self.plane.request_ended(self, exchange)
+
+    def report(self, error: BaseException) -> None:
+        self._carrier.report(error)
+
+    # --- what ends requests -----------------------------------------------------------------------------------
+
+    def reconsider(self) -> int:
+        """Policy has changed. :returns: how many requests that has ended."""
+        route = self.current_route()
+        if route is None or route.state.service.http is None:
+            # Unlinked under this name, or carried whole from now on: what is under way may end, no more begins.
+            self.drain()
+            return 0
+        with self.plane.turn.one():
+            return sum(exchange.reconsider(route) for exchange in list(self._live))
+
+    def drain(self) -> None:
+        """Take no more requests; end after the last one. A connection that has asked nothing yet may do so once."""
+        self._draining = True
+        if self.requests:
+            with self.plane.turn.one():
+                self._connection.drain()
+
+    def close(self, reason: CloseReason, detail: str) -> None:
+        self._reason = self._reason or (reason, detail)
+        with self.plane.turn.one():
+            self._connection.close(reason, detail)
+
+    def look_for_quiet(self) -> None:
+        """End exchanges in which nothing moves."""
+        for exchange in list(self._live):
+            exchange.quiet = 0 if exchange.moved else exchange.quiet + 1
+            exchange.moved = False
+            if exchange.quiet * LOOKS_EACH_S >= _QUIET_S and exchange.phase is not Phase.OVER:
+                with self.plane.turn.one():
+                    detail = f"no byte in either direction for {_QUIET_S:g} s"
+                    exchange.fail(replies.IDLE, CloseReason.IDLE, detail)
+
+    def on_closed(self, reason: CloseReason, detail: str) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        reason, detail = self._reason or (reason, detail)
+        self._carrier.carried(reason, detail)
+
+    # --- time -------------------------------------------------------------------------------------------------
+
+    def _limit_life(self, limit_s: float) -> None:
+        if limit_s > 0:
+            timers = self.plane.poller.timers
+            drain_s = limit_s * random.uniform(_DRAINING, 1.0)
+            detail = f"its lifetime, at most {limit_s:g} s, is over"
+            self._timers.append(timers.call_later(drain_s, self.drain))
+            self._timers.append(timers.call_later(limit_s, self.close, CloseReason.LIFETIME, detail))
+
+    def _watch_idleness(self, timeout_s: float) -> None:
+        if timeout_s > 0:
+            self._timers.append(self.plane.poller.timers.call_later(timeout_s, self._check_idleness, timeout_s))
+
+    def _check_idleness(self, timeout_s: float) -> None:
+        self._timers.pop()
+        now_s = self.plane.loop.time()
+        left_s = timeout_s if self._live else self._idle_since_s + timeout_s - now_s
+        if left_s <= 0:
+            self._reason = CloseReason.IDLE, f"no request for {timeout_s:g} s"
+            with self.plane.turn.one():
+                self._connection.drain()
+        else:
+            self._timers.append(self.plane.poller.timers.call_later(left_s, self._check_idleness, timeout_s))
