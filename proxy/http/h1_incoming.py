@@ -62,7 +62,9 @@ class H1Incoming:
         text = response_text(head, framing, close=server.closing)
         self.started = True
         server.wire.write(text)
-        if end:
+        if self.tunnel:
+            server.tunnelled()
+        elif end:
             self._done()
 
     def _frame(self, head: ResponseHead, *, end: bool) -> bytes | None:

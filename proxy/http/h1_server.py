@@ -148,6 +148,11 @@ class H1Server:
         else:
             self.wire.soon(self._go_on)
 
+    def tunnelled(self) -> None:
+        """The current request has opened a tunnel."""
+        if self._held is not None:
+            self.wire.soon(self._go_on)
+
     def abort(self, reason: CloseReason, detail: str) -> None:
         """The response is given up. Nobody is called before this returns."""
         self.wire.close(reset=True)
@@ -196,6 +201,9 @@ class H1Server:
 
     def _receive(self, data: memoryview, *, own: bool) -> None:
         """:param own: ``data`` stays valid."""
+        if self._held is not None:
+            self._held = memoryview(b"".join((self._held, data)))
+            return
         self._taking = True
         try:
             rest = self._take(data)
@@ -216,9 +224,10 @@ class H1Server:
             self._unpause()
 
     def _go_on(self) -> None:
-        """With what came behind a request that is answered now."""
+        """With what came behind a request that is answered now, or behind one that has opened a tunnel."""
         held = self._held
-        if held is None or self._current is not None or self._ending is not None:
+        current = self._current
+        if held is None or (current is not None and current.reader is None) or self._ending is not None:
             return
         self._held = None
         self._receive(held, own=True)

@@ -37,7 +37,10 @@ class Incoming(Protocol):
     def respond(self, head: ResponseHead, *, end: bool) -> None:
         """The final response, or 101, after which ``send`` and the events carry the other protocol's bytes.
 
-        ``end``: nothing follows.
+        A tunnel begins when the request is complete (``on_request_end`` was told): its data and its end are told anew,
+        and it is over when ``on_request_end`` was told and ``finish`` was called, in either order.
+
+        :param end: nothing follows.
         """
 
     def send(self, data: Data) -> bool:
@@ -123,7 +126,10 @@ class OutgoingEvents(Protocol):
         """An interim response, not 101."""
 
     def on_response(self, head: ResponseHead, *, end: bool) -> None:
-        """The final response, or 101."""
+        """The final response, or 101 to a request that is complete: ``send`` and ``finish`` are then the tunnel's.
+
+        It is over when ``finish`` was called and ``on_response_end`` was told, in either order.
+        """
 
     def on_response_data(self, data: Data) -> None: ...
 

@@ -225,6 +225,11 @@ class Rig:
             assert time.monotonic() < give_up_s, "it did not come about"
             self.turn()
 
+    def forget(self, peer: Peer) -> None:
+        """It is done with."""
+        peer.close()
+        self._peers.remove(peer)
+
     def close(self) -> None:
         for wire in self._wires:
             self.call(lambda wire=wire: wire.close(reset=True))  # type: ignore[misc]
