@@ -165,17 +165,21 @@ def _header_test(header: HeaderMatch, *, surely: bool) -> _Test:
     every = surely is not invert
     """Whether the comparison, before it is inverted, has to hold in every reading, or in any."""
     fits = _value_test(header, every=every)
+    # A client may send its cookies in pieces, which are one header (RFC 9113 section 8.2.3).
+    in_pieces = name == b"cookie"
+    joint = b"; " if in_pieces else b","
 
     def test(asked: Asked) -> bool:
         values = asked.values(name)
+        if len(values) == 1:
+            return fits(values[0]) is not invert
         if not values:
             # Inverted, of a header that is not there: to Envoy it does not match, to the letter it does.
             return invert and not surely
-        if len(values) == 1:
-            return fits(values[0]) is not invert
+        joined = joint.join(values)
         if every:
-            return all(map(fits, values)) is not invert
-        return (any(map(fits, values)) or fits(b",".join(values))) is not invert
+            return (fits(joined) if in_pieces else all(map(fits, values))) is not invert
+        return (any(map(fits, values)) or fits(joined)) is not invert
 
     return test
 
@@ -201,14 +205,16 @@ _COMPARISONS: dict[Match, Callable[[bytes, bytes], bool]] = {
 
 
 def _value_expression(header: HeaderMatch, *, every: bool) -> _ValueTest:
-    """To RE2 a byte that is not UTF-8 is no character, and ``.*`` does not match it; others read it as Latin-1."""
+    """To RE2, text is UTF-8, and no ``.`` matches what is not; Envoy and many servers read Latin-1."""
     fits = _expression(header.value, f"Regex of the header {header.name!r}", ignore_case=header.ignore_case)
 
     def test(value: bytes) -> bool:
-        found = fits(value)
-        if value.isascii() or found is not every or _is_utf8(value):
-            return found
-        return fits(value.decode("latin-1").encode())
+        if value.isascii():
+            return fits(value)
+        as_latin = fits(value.decode("latin-1").encode())
+        if as_latin is not every or not _is_utf8(value):
+            return as_latin
+        return fits(value)
 
     return test
 
@@ -254,8 +260,7 @@ _APART: dict[bytes, Callable[[RequestHead], list[bytes]]] = {
     b":scheme": lambda head: [head.scheme],
     b"host": lambda head: [head.authority],
     b"content-length": _content_length,
-    # A client may send it in pieces (RFC 9113 section 8.2.3).
-    b"cookie": lambda head: [b"; ".join(cookies)] if (cookies := head.values(b"cookie")) else [],
+    b"connection": lambda head: [b"upgrade"] if head.upgrade else [],
     b"expect": lambda head: [b"100-continue"] if head.expects_continue else [],
     b"te": lambda head: [b"trailers"] if head.trailers_wanted else [],
     b"upgrade": lambda head: [head.upgrade] if head.upgrade else [],

@@ -27,6 +27,8 @@ PURE = {
     "proxy.http.normalization",
     "proxy.http.permissions",
     "proxy.http.readings",
+    "proxy.http.token_keys",
+    "proxy.http.token_places",
     "proxy.http.tokens",
 }
 """What the control plane may share with the data plane: it decides and describes, and touches nothing."""

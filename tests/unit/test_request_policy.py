@@ -12,7 +12,7 @@ from proxy.http.message import RequestHead, Version
 from proxy.identity import Identity
 from proxy.intentions import Decision, Permit, Policy, Refusal, describe
 from proxy.model import CloseReason, Leaf, Mesh, Service, ServiceName
-from proxy.rules import Action, HeaderMatch, Intention, Match, Permission, TokenRequirement
+from proxy.rules import Action, HeaderMatch, Intention, Match, Permission
 
 DOMAIN = "11111111-2222-3333-4444-555555555555.consul"
 LEAF = Leaf("", "", "spiffe://", "01", 0.0, 0.0)
@@ -107,19 +107,6 @@ def test_a_request_that_comes_to_an_unusable_permission_is_denied_and_nothing_el
     assert decision.permission == 3
     assert "cannot be evaluated: the PathRegex '/(' is not an expression of RE2" in decision.sentence
     assert isinstance(ask(compiled, identity=Identity(DOMAIN, "batch")), Permit)
-
-
-def test_a_token_that_nobody_can_verify_denies() -> None:
-    missing = (TokenRequirement("okta"),)
-    needs = Permission(ALLOW, Match.PREFIX, "/a", tokens=missing)
-    compiled = policy(layered(needs))
-    assert "okta" in refused(ask(compiled, b"/a")).sentence
-    denies = Permission(DENY, Match.PREFIX, "/a", tokens=missing)
-    compiled = policy(layered(denies, READ), default=ALLOW)
-    assert isinstance(ask(compiled, b"/b"), Permit)
-    assert "okta" in refused(ask(compiled, b"/a")).sentence
-    whole = Intention("web", ALLOW, 9, destination="api", layer7=True, tokens=missing)
-    assert "okta" in refused(ask(policy(whole, default=ALLOW))).sentence
 
 
 def test_decisions_are_made_once_where_they_can_be() -> None:
