@@ -12,63 +12,23 @@ another intention. Source: https://developer.hashicorp.com/consul/docs/secure-me
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import InitVar, dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
+from proxy.decision import SEAL, Decision, Permit, Refusal, describe
 from proxy.http.message import RequestHead
-from proxy.http.permissions import Asked, CompiledPermission, compile_permissions
-from proxy.http.tokens import Accepted, Tokens
+from proxy.http.permissions import CompiledPermission, compile_permissions
+from proxy.http.request_rules import RequestRules, Step
+from proxy.http.tokens import Tokens, forward_headers
 from proxy.identity import Identity
 from proxy.intention_index import IntentionIndex, intention_text, source_text
 from proxy.model import CloseReason, Mesh, PeerBundle, Service, ServiceName
-from proxy.rules import Action, Intention, TokenProvider
+from proxy.rules import Action, Intention, TokenProvider, TokenRequirement
+
+__all__ = ["Decision", "Permit", "Policy", "Refusal", "describe"]
 
 _MOST_REMEMBERED = 10_000
 """Callers that one policy keeps at hand."""
-
-_SEAL = object()
-"""Held by this module alone: without it no Permit comes into being."""
-
-
-@dataclass(frozen=True, slots=True)
-class Permit:
-    """Proof that policy lets ``identity`` connect to ``service``, or ask it what was asked."""
-
-    seal: InitVar[object]
-    service: ServiceName
-    identity: Identity
-    peer: str
-    """The peer that the caller lives in; empty for this cluster."""
-    intention: Intention | None
-    """What allowed it; ``None``: the default action."""
-    permission: int = 0
-    """Which of its permissions, the first one being 1; 0: none."""
-    by: str = ""
-    """``intention`` and ``permission`` in words, when there is a permission: see :func:`describe`."""
-    tokens: Accepted | None = None
-    """Of the request, where tokens were asked for: what to add and remove, and until when the permit is good."""
-
-    def __post_init__(self, seal: object) -> None:
-        if seal is not _SEAL:
-            raise TypeError("only a Policy makes a Permit")
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    reason: CloseReason
-    """``denied``, ``policy_unknown`` or ``bad_identity``."""
-    intention: Intention | None
-    """What denied it; ``None``: the default action, or there was nothing to decide with."""
-    sentence: str
-    """For the log: what was refused, and by what."""
-    permission: int = 0
-    by: str = ""
-    """As of a :class:`Permit`."""
-    token: str = ""
-    """What was wrong with the tokens that would have helped: the client should come back with another one (401)."""
-
-
-Decision = Permit | Refusal
 
 
 class Policy:
@@ -83,7 +43,10 @@ class Policy:
         "_rules",
         "_service",
         "_trust_domain",
+        "reserved_headers",
     )
+    reserved_headers: frozenset[bytes]
+    """Names under which the gateway passes on what tokens say: a client's own headers of that name never are."""
 
     def __init__(
         self,
@@ -101,6 +64,8 @@ class Policy:
         self._index = None if intentions is None else IntentionIndex(intentions)
         self._peers = {bundle.peer: bundle for bundle in peer_bundles}
         self._providers = {provider.name: provider for provider in token_providers}
+        named = _providers_of(intentions or ())
+        self.reserved_headers = forward_headers(one for name, one in self._providers.items() if name in named)
         self._compiled: dict[Intention, tuple[CompiledPermission, ...]] = {}
         self._rules: dict[tuple[Identity, str], _Rules] = {}
 
@@ -134,6 +99,16 @@ class Policy:
         rules = self._rules_for(identity, peer)
         return rules.connection if rules.request is None else rules.request.decide(head, now_s)
 
+    def explain_request(self, identity: Identity, peer: str, head: RequestHead, now_s: float) -> Iterator[str]:
+        """Say in lines of text how :meth:`authorize_request` comes to its decision."""
+        rules = self._rules_for(identity, peer)
+        if rules.request is not None:
+            yield from rules.request.trace(head, now_s)
+        elif isinstance(rules.connection, Refusal):
+            yield rules.connection.sentence
+        else:
+            yield f"allowed by {describe(rules.connection)}"
+
     def _rules_for(self, identity: Identity, peer: str) -> _Rules:
         # A policy never changes, so what it said it would say again; a change of intentions makes another policy.
         caller = (identity, peer)
@@ -141,22 +116,22 @@ class Policy:
         if rules is None:
             if len(self._rules) >= _MOST_REMEMBERED:
                 self._rules.clear()
-            rules = self._rules[caller] = self._decide(identity, peer)
+            rules = self._rules[caller] = self._decide(_Caller(self._service, identity, peer))
         return rules
 
-    def _decide(self, identity: Identity, peer: str) -> _Rules:
-        stranger = self.stranger(identity, peer)
+    def _decide(self, caller: _Caller) -> _Rules:
+        stranger = self.stranger(caller.identity, caller.peer)
         if stranger:
             return _Rules(Refusal(CloseReason.BAD_IDENTITY, None, stranger))
         if self._index is None:
-            return _Rules(self._unknown(identity, peer, "its intentions are not known yet"))
-        intention = self._index.first_match(identity, peer)
+            return _Rules(caller.unknown("its intentions are not known yet"))
+        intention = self._index.first_match(caller.identity, caller.peer)
         if intention is None:
-            return _Rules(self._by_default(identity, peer))
+            return _Rules(self._by_default(caller, "no intention"))
         if intention.layer7:
             why = "which has permissions or JWT requirements and therefore denies connections at layer 4"
-            return _Rules(self._denied(identity, peer, intention, why), self._request_rules(identity, peer, intention))
-        return _Rules(self._by_action(identity, peer, intention))
+            return _Rules(caller.denied_by(intention, why), self._request_rules(caller, intention))
+        return _Rules(_by_action(caller, intention))
 
     def stranger(self, identity: Identity, peer: str = "") -> str:
         """Say why the identity is of no mesh that may call here; empty when it is. See :meth:`authorize`."""
@@ -176,63 +151,44 @@ class Policy:
             f"partition {identity.partition!r}; that of {where} is {known!r}"
         )
 
-    def _by_action(self, identity: Identity, peer: str, intention: Intention) -> Decision:
-        if intention.action is Action.ALLOW:
-            return Permit(_SEAL, self._service, identity, peer, intention)
-        return self._denied(identity, peer, intention)
-
-    def _by_default(self, identity: Identity, peer: str, intention: Intention | None = None) -> Decision:
-        """``intention``: the one that matched the caller, but none of whose permissions matched the request."""
+    def _by_default(self, caller: _Caller, nothing: str) -> Decision:
+        """``nothing`` matches."""
         if self._default_action is Action.ALLOW:
-            return Permit(_SEAL, self._service, identity, peer, None)
-        nothing = "no intention" if intention is None else f"no permission of {intention_text(intention)}"
+            return caller.permitted(None)
         if self._default_action is None:
-            return self._unknown(identity, peer, f"{nothing} matches and the default action is not known yet")
-        return self._refused(identity, peer, None, f"denied by the default, as {nothing} matches")
+            return caller.unknown(f"{nothing} matches and the default action is not known yet")
+        return caller.denied(None, f"denied by the default, as {nothing} matches")
 
-    def _denied(self, identity: Identity, peer: str, intention: Intention, why: str = "") -> Refusal:
-        by = f"denied by intention {intention_text(intention)}{', ' if why else ''}{why}"
-        return self._refused(identity, peer, intention, by)
-
-    def _refused(self, identity: Identity, peer: str, intention: Intention | None, why: str) -> Refusal:
-        sentence = f"{_caller_text(identity, peer)} may not connect to {self._service}: {why}"
-        return Refusal(CloseReason.DENIED, intention, sentence)
-
-    def _unknown(self, identity: Identity, peer: str, why: str) -> Refusal:
-        sentence = f"{_caller_text(identity, peer)} may not connect to {self._service}: {why}"
-        return Refusal(CloseReason.POLICY_UNKNOWN, None, sentence)
-
-    # --- layer 7 -------------------------------------------------------------------------------------------------
-
-    def _request_rules(self, identity: Identity, peer: str, intention: Intention) -> _RequestRules:
+    def _request_rules(self, caller: _Caller, intention: Intention) -> RequestRules:
+        asks = f"denied by intention {intention_text(intention)}, which asks for a token"
+        without_token = caller.denied(intention, asks, by=f"{intention_text(intention)}, JWT")
         if not intention.permissions and not intention.tokens:
-            why = "whose permissions or JWT requirements are not known"
-            return _RequestRules((), self._denied(identity, peer, intention, why), None, intention)
+            unknown = caller.denied_by(intention, "whose permissions or JWT requirements are not known")
+            return RequestRules((), unknown, None, without_token)
+        if intention.permissions:
+            otherwise = self._by_default(caller, f"no permission of {intention_text(intention)}")
+        else:
+            otherwise = _by_action(caller, intention)
         compiled = self._compiled.get(intention)
         if compiled is None:
             compiled = self._compiled[intention] = compile_permissions(intention.permissions)
-        if not compiled:
-            otherwise = self._by_action(identity, peer, intention)
-        else:
-            otherwise = self._by_default(identity, peer, intention)
-        return _RequestRules(
-            tuple(self._step(identity, peer, intention, permission) for permission in compiled),
-            otherwise,
-            Tokens.compile(intention.tokens, self._providers),
-            intention,
-        )
+        steps = (self._step(caller, intention, permission) for permission in compiled)
+        return RequestRules(tuple(steps), otherwise, self._tokens(intention.tokens), without_token)
 
-    def _step(self, identity: Identity, peer: str, intention: Intention, permission: CompiledPermission) -> _Step:
-        by = f"{intention_text(intention)}, {permission.name}"
-        tokens = Tokens.compile(permission.permission.tokens, self._providers)
+    def _step(self, caller: _Caller, intention: Intention, compiled: CompiledPermission) -> Step:
+        by = f"{intention_text(intention)}, {compiled.name}"
         outcome: Decision
-        if permission.permission.action is Action.ALLOW and not permission.unusable:
-            outcome = Permit(_SEAL, self._service, identity, peer, intention, permission.number, by)
+        if compiled.unusable:
+            why = f"denied by {by}, which cannot be evaluated: {compiled.unusable}"
+            outcome = caller.denied(intention, why, compiled.number, by)
+        elif compiled.permission.action is Action.ALLOW:
+            outcome = caller.permitted(intention, compiled.number, by)
         else:
-            why = f", which cannot be evaluated: {permission.unusable}" if permission.unusable else ""
-            sentence = f"{_caller_text(identity, peer)} may not ask this of {self._service}: denied by {by}{why}"
-            outcome = Refusal(CloseReason.DENIED, intention, sentence, permission.number, by)
-        return _Step(permission, outcome, tokens)
+            outcome = caller.denied(intention, f"denied by {by}", compiled.number, by)
+        return Step(compiled, outcome, self._tokens(compiled.permission.tokens))
+
+    def _tokens(self, requirements: tuple[TokenRequirement, ...]) -> Tokens | None:
+        return Tokens(requirements, self._providers) if requirements else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,84 +196,41 @@ class _Rules:
     """What one caller is decided about by."""
 
     connection: Decision
-    request: _RequestRules | None = None
+    request: RequestRules | None = None
     """``None``: requests are decided as connections are."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
-    """One permission, and what it means for one caller."""
+class _Caller:
+    """Whom a decision is about, in front of which service."""
 
-    permission: CompiledPermission
-    outcome: Decision
-    tokens: Tokens | None
+    service: ServiceName
+    identity: Identity
+    peer: str
 
+    def permitted(self, intention: Intention | None, permission: int = 0, by: str = "") -> Permit:
+        return Permit(SEAL, self.service, self.identity, self.peer, intention, permission, by)
 
-@dataclass(frozen=True, slots=True)
-class _RequestRules:
-    """What requests of one caller are decided by."""
+    def denied(self, intention: Intention | None, why: str, permission: int = 0, by: str = "") -> Refusal:
+        return Refusal(CloseReason.DENIED, intention, self._sentence(why), permission, by)
 
-    steps: tuple[_Step, ...]
-    otherwise: Decision
-    tokens: Tokens | None
-    """Those that the intention itself asks for."""
-    intention: Intention
+    def denied_by(self, intention: Intention, why: str = "") -> Refusal:
+        return self.denied(intention, f"denied by intention {intention_text(intention)}{', ' if why else ''}{why}")
 
-    def decide(self, head: RequestHead, now_s: float) -> Decision:
-        asked = Asked(head)
-        decision, missed = self.otherwise, ""
-        for step in self.steps:
-            permission = step.permission
-            if permission.unusable:
-                return step.outcome
-            if not permission.matches(asked):
-                continue
-            if step.tokens is None:
-                decision = step.outcome
-                break
-            verdict = step.tokens.check(head, now_s)
-            if isinstance(verdict, Accepted):
-                decision = _with_tokens(step.outcome, verdict)
-                break
-            if verdict.unknown and isinstance(step.outcome, Refusal):
-                # Nobody knows whether the token is one of those that are denied.
-                return _because(step.outcome, verdict.why)
-            missed = missed or f"{permission.name} would match with another token: {verdict.why}"
-        if isinstance(decision, Refusal):
-            return _because(decision, missed, token=missed) if missed else decision
-        if self.tokens is None:
-            return decision
-        verdict = self.tokens.check(head, now_s)
-        if isinstance(verdict, Accepted):
-            return _with_tokens(decision, verdict)
-        sentence = f"{_caller_text(decision.identity, decision.peer)} may not ask this of {decision.service}: "
-        by = f"intention {intention_text(self.intention)} asks for a token: {verdict.why}"
-        return Refusal(CloseReason.DENIED, self.intention, sentence + by, token=verdict.why)
+    def unknown(self, why: str) -> Refusal:
+        return Refusal(CloseReason.POLICY_UNKNOWN, None, self._sentence(why))
+
+    def _sentence(self, why: str) -> str:
+        name = ServiceName(self.identity.service, self.identity.namespace, self.identity.partition)
+        return f"{source_text(self.peer, name)} may not connect to {self.service}: {why}"
 
 
-def describe(decision: Decision) -> str:
-    """Name what decided, for the log: ``web => db (precedence 9)``, ``default deny``, or the close reason.
-
-    With a permission: ``web => api (precedence 9), permission 2 (GET /admin*)``.
-    """
-    if decision.by:
-        return decision.by
-    if decision.intention is not None:
-        return intention_text(decision.intention)
-    if isinstance(decision, Permit):
-        return "default allow"
-    return "default deny" if decision.reason is CloseReason.DENIED else decision.reason.value
+def _by_action(caller: _Caller, intention: Intention) -> Decision:
+    return caller.permitted(intention) if intention.action is Action.ALLOW else caller.denied_by(intention)
 
 
-def _with_tokens(decision: Decision, accepted: Accepted) -> Decision:
-    if isinstance(decision, Refusal):
-        return decision
-    return replace(decision, seal=_SEAL, tokens=accepted.and_also(decision.tokens))
-
-
-def _because(refusal: Refusal, why: str, *, token: str = "") -> Refusal:
-    return replace(refusal, sentence=f"{refusal.sentence} ({why})", token=token)
-
-
-def _caller_text(identity: Identity, peer: str) -> str:
-    return source_text(peer, ServiceName(identity.service, identity.namespace, identity.partition))
+def _providers_of(intentions: Iterable[Intention]) -> frozenset[str]:
+    """Whose tokens some of them ask for."""
+    of_intentions = (one.tokens for one in intentions)
+    of_permissions = (permission.tokens for one in intentions for permission in one.permissions)
+    return frozenset(one.provider for asked in (*of_intentions, *of_permissions) for one in asked)

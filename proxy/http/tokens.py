@@ -68,13 +68,6 @@ class Tokens:
     def __init__(self, requirements: Iterable[TokenRequirement], providers: Mapping[str, TokenProvider]) -> None:
         self._requirements = [(one, verifier_of(providers.get(one.provider))) for one in requirements]
 
-    @classmethod
-    def compile(
-        cls, requirements: tuple[TokenRequirement, ...], providers: Mapping[str, TokenProvider]
-    ) -> Tokens | None:
-        """``None`` when nothing is required."""
-        return cls(requirements, providers) if requirements else None
-
     def check(self, head: RequestHead, now_s: float) -> Accepted | Rejected:
         rejections = []
         for requirement, verifier in self._requirements:

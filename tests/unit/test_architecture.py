@@ -18,6 +18,7 @@ PURE = {
     "proxy.messages",
     "proxy.frames",
     "proxy.identity",
+    "proxy.decision",
     "proxy.intention_index",
     "proxy.intentions",
     "proxy.errors",
@@ -27,6 +28,7 @@ PURE = {
     "proxy.http.normalization",
     "proxy.http.permissions",
     "proxy.http.readings",
+    "proxy.http.request_rules",
     "proxy.http.token_keys",
     "proxy.http.token_places",
     "proxy.http.tokens",
@@ -42,6 +44,8 @@ REGISTRY_HOSTS = re.compile(
     r"(files\.python" r"hosted\.org|pypi" r"\.org|registry\.npm" r"js\.org|proxy\.golang" r"\.org"
     r"|sum\.golang" r"\.org|deb\.deb" r"ian\.org|repo1?\.maven" r"\.|crates" r"\.io)"
 )  # fmt: skip
+
+SEAL = "proxy.decision.SEAL"
 
 OPENSSL = {"proxy.client_trust", "proxy.material", "proxy.openssl", "proxy.tls", "proxy.tls_context"}
 """Bytes in, bytes out: whoever else needs TLS gets it from these."""
@@ -99,6 +103,11 @@ def test_pure_modules_touch_nothing(path: Path) -> None:
     for imported in imports(path):
         assert imported.partition(".")[0] not in IMPURE, imported
         assert not of(imported, "proxy") or shared(imported), imported
+
+
+def test_only_the_policy_makes_permits() -> None:
+    importing = {module_name(path) for path in [*modules("proxy"), *modules("plugin")] if SEAL in imports(path)}
+    assert importing == {"proxy.intentions", "proxy.http.request_rules"}
 
 
 def test_importing_a_package_imports_nothing_else() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,18 +13,33 @@ from proxy.http.message import RequestHead, Version
 from proxy.identity import Identity
 from proxy.intentions import Decision, Permit, Policy, Refusal, describe
 from proxy.model import CloseReason, Leaf, Mesh, Service, ServiceName
-from proxy.rules import Action, HeaderMatch, Intention, Match, Permission
+from proxy.rules import (
+    Action,
+    ClaimMatch,
+    HeaderMatch,
+    Intention,
+    Match,
+    Permission,
+    TokenProvider,
+    TokenRequirement,
+)
+from tests.support.tokens import CLAIMS, NOW_S, provider, signed
 
 DOMAIN = "11111111-2222-3333-4444-555555555555.consul"
 LEAF = Leaf("", "", "spiffe://", "01", 0.0, 0.0)
 WEB = Identity(DOMAIN, "web", datacenter="dc1")
 ALLOW, DENY = Action.ALLOW, Action.DENY
-NOW_S = 1_700_000_000.0
 
 
-def policy(*intentions: Intention, default: Action | None = DENY, known: bool = True) -> Policy:
+def policy(
+    *intentions: Intention,
+    default: Action | None = DENY,
+    known: bool = True,
+    providers: tuple[TokenProvider, ...] | None = None,
+) -> Policy:
     service = Service(ServiceName("api"), LEAF, (), intentions=intentions if known else None)
-    return Policy.compile(service, Mesh(DOMAIN, "dc1", (), default_action=default))
+    known_providers = (provider(),) if providers is None else providers
+    return Policy.compile(service, Mesh(DOMAIN, "dc1", (), default_action=default, token_providers=known_providers))
 
 
 def layered(*permissions: Permission, source: str = "web", precedence: int = 9) -> Intention:
@@ -54,7 +70,7 @@ def test_the_first_permission_that_matches_decides() -> None:
     assert (denied.reason, denied.permission) == (CloseReason.DENIED, 1)
     assert describe(denied) == "web => api (precedence 9), permission 1 (/admin*)"
     assert denied.sentence == (
-        "web may not ask this of api: denied by web => api (precedence 9), permission 1 (/admin*)"
+        "web may not connect to api: denied by web => api (precedence 9), permission 1 (/admin*)"
     )
     assert isinstance(ask(policy(layered(READ, NO_ADMIN)), b"/admin"), Permit)
 
@@ -91,12 +107,8 @@ def test_a_connection_is_denied_where_requests_have_permissions() -> None:
 
 
 def test_an_intention_whose_rules_did_not_arrive_denies() -> None:
-    compiled = policy(replace_permissions(layered()), default=ALLOW)
+    compiled = policy(asking(), default=ALLOW)
     assert "not known" in refused(ask(compiled)).sentence
-
-
-def replace_permissions(intention: Intention) -> Intention:
-    return Intention(intention.source, ALLOW, 9, destination="api", layer7=True)
 
 
 def test_a_request_that_comes_to_an_unusable_permission_is_denied_and_nothing_else_is() -> None:
@@ -107,6 +119,147 @@ def test_a_request_that_comes_to_an_unusable_permission_is_denied_and_nothing_el
     assert decision.permission == 3
     assert "cannot be evaluated: the PathRegex '/(' is not an expression of RE2" in decision.sentence
     assert isinstance(ask(compiled, identity=Identity(DOMAIN, "batch")), Permit)
+
+
+# --- tokens ------------------------------------------------------------------------------------------------------
+
+OKTA = (TokenRequirement("okta"),)
+ROOT = (TokenRequirement("okta", (ClaimMatch(("sub",), "root"),)),)
+ADMIN = Permission(ALLOW, Match.PREFIX, "/admin", tokens=ROOT)
+
+
+def with_token(compiled: Policy, target: bytes = b"/", token: bytes | None = None, now_s: float = NOW_S) -> Decision:
+    head = RequestHead(b"GET", target, b"api", Version.HTTP_1_1)
+    if token is not None:
+        head.headers.append((b"authorization", b"Bearer " + token))
+    return compiled.authorize_request(WEB, "", head, now_s)
+
+
+def asking(*tokens: TokenRequirement, action: Action = ALLOW) -> Intention:
+    return Intention("web", action, 9, destination="api", layer7=True, tokens=tokens)
+
+
+def test_a_permission_counts_with_its_token_alone() -> None:
+    compiled = policy(layered(ADMIN, NO_ADMIN, READ))
+    root = signed(CLAIMS | {"sub": "root"})
+    allowed = with_token(compiled, b"/admin", root)
+    assert isinstance(allowed, Permit)
+    assert allowed.permission == 1
+    assert allowed.tokens is not None
+    assert allowed.tokens.removed == {b"authorization"}
+    assert allowed.tokens.valid_until_s == CLAIMS["exp"] + 30
+    assert describe(allowed) == "web => api (precedence 9), permission 1 (/admin*, token of okta)"
+    for token in (None, signed(), b"x"):
+        denied = refused(with_token(compiled, b"/admin", token))
+        assert denied.permission == 2
+        assert "permission 1 (/admin*, token of okta) would match with another token" in denied.token
+        assert denied.token in denied.sentence
+    plain = with_token(compiled, b"/", root)
+    assert isinstance(plain, Permit)
+    assert plain.tokens is None, "its token is not looked at, and stays"
+
+
+def test_a_denial_by_token_concerns_those_who_show_it() -> None:
+    compiled = policy(layered(Permission(DENY, tokens=ROOT), READ))
+    assert refused(with_token(compiled, token=signed(CLAIMS | {"sub": "root"}))).permission == 1
+    assert isinstance(with_token(compiled, token=signed()), Permit)
+    assert isinstance(with_token(compiled), Permit)
+
+
+@pytest.mark.parametrize("default", [ALLOW, DENY])
+def test_the_tokens_of_an_intention_are_asked_for_whatever_its_permissions_say(default: Action) -> None:
+    whole = asking(*OKTA)
+    for intention in (whole, msgspec.structs.replace(layered(NO_ADMIN, READ), tokens=OKTA)):
+        compiled = policy(intention, default=default)
+        assert isinstance(with_token(compiled, token=signed()), Permit)
+        for token, said in ((None, "is missing"), (b"x", "is not a signed")):
+            denied = refused(with_token(compiled, token=token))
+            assert said in denied.token
+            assert denied.token in denied.sentence
+            assert describe(denied) == "web => api (precedence 9), JWT"
+        expired = refused(with_token(compiled, token=signed(), now_s=NOW_S + 10_000))
+        assert "has expired" in expired.token
+    nobody = policy(msgspec.structs.replace(layered(NO_ADMIN, READ), tokens=OKTA), default=ALLOW)
+    assert refused(with_token(nobody, b"/admin", signed())).permission == 1
+    post = RequestHead(b"POST", b"/", b"api", Version.HTTP_1_1)
+    assert refused(nobody.authorize_request(WEB, "", post, NOW_S)).token, "the default does not make up for a token"
+
+
+def test_an_intention_that_denies_needs_no_token_to_do_so() -> None:
+    compiled = policy(asking(*OKTA, action=DENY), default=ALLOW)
+    for token in (None, b"x", signed()):
+        assert isinstance(with_token(compiled, token=token), Refusal)
+
+
+def test_tokens_of_the_intention_and_of_the_permission_go_together() -> None:
+    both = policy(
+        msgspec.structs.replace(layered(ADMIN), tokens=OKTA),
+        default=DENY,
+        providers=(provider(forward_header="x-claims"),),
+    )
+    allowed = with_token(both, b"/admin", signed(CLAIMS | {"sub": "root"}))
+    assert isinstance(allowed, Permit)
+    assert allowed.tokens is not None
+    assert len(allowed.tokens.added) == 1
+    assert isinstance(with_token(both, b"/admin", signed()), Refusal)
+
+
+def test_where_nobody_knows_the_keys() -> None:
+    """An allowance does not count, a denial does: neither lets anybody in."""
+    gone = provider(keys_json="", problem="no answer from the issuer")
+    allows = policy(layered(ADMIN), providers=(gone,))
+    decision = refused(with_token(allows, b"/admin", signed()))
+    assert "no answer from the issuer" in decision.sentence
+    assert decision.token == "", "another token would not help"
+    denies = policy(layered(Permission(DENY, tokens=ROOT), READ), default=ALLOW, providers=(gone,))
+    assert "no answer from the issuer" in refused(with_token(denies, token=signed())).sentence
+    assert isinstance(with_token(denies), Permit), "who shows no token shows none of those"
+    whole = policy(asking(*OKTA), default=ALLOW, providers=(gone,))
+    assert "no answer from the issuer" in refused(with_token(whole, token=signed())).sentence
+    for unknown in (layered(ADMIN), asking(*OKTA), layered(Permission(DENY, tokens=ROOT), READ)):
+        compiled = policy(unknown, providers=())
+        assert "is not known here" in refused(with_token(compiled, b"/admin", signed())).sentence
+
+
+def test_names_that_only_the_gateway_writes() -> None:
+    providers = (
+        provider(forward_header="X-Okta"), provider(name="auth0", forward_header="x-auth0"), provider(name="idle"),
+    )  # fmt: skip
+    assert policy(asking(*OKTA), providers=providers).reserved_headers == {b"x-okta"}
+    nested = layered(Permission(ALLOW, tokens=(TokenRequirement("auth0"), TokenRequirement("idle"))))
+    assert policy(nested, asking(*OKTA), providers=providers).reserved_headers == {b"x-okta", b"x-auth0"}
+    assert policy(layered(READ), providers=providers).reserved_headers == frozenset()
+
+
+def test_a_decision_is_explained_step_by_step() -> None:
+    compiled = policy(layered(ADMIN, NO_ADMIN, READ, Permission(ALLOW, Match.REGEX, "/(")))
+
+    def lines(target: bytes, method: bytes = b"GET") -> list[str]:
+        return list(compiled.explain_request(WEB, "", RequestHead(method, target, b"api", Version.HTTP_1_1), NOW_S))
+
+    first = "permission 1 (/admin*, token of okta)"
+    missing = "a token of 'okta' is missing (header authorization)"
+    assert lines(b"/") == [
+        f"{first}: does not match",
+        "permission 2 (/admin*): does not match",
+        "permission 3 (GET,HEAD /*): matches",
+        "allowed by web => api (precedence 9), permission 3 (GET,HEAD /*)",
+    ]
+    assert lines(b"/admin") == [
+        f"{first}: matches but for the token: {missing}",
+        "permission 2 (/admin*): matches",
+        "web may not connect to api: denied by web => api (precedence 9), permission 2 (/admin*) "
+        f"({first} would match with another token: {missing})",
+    ]
+    *_, unusable, last = lines(b"/", b"POST")
+    assert unusable.startswith("permission 4 (~/(): cannot be evaluated, which denies: the PathRegex '/('")
+    assert "cannot be evaluated" in last
+    stranger = Identity(DOMAIN, "batch")
+    head = RequestHead(b"GET", b"/", b"api", Version.HTTP_1_1)
+    assert list(compiled.explain_request(stranger, "", head, NOW_S)) == [
+        "batch may not connect to api: denied by the default, as no intention matches"
+    ]
+    assert list(policy(default=ALLOW).explain_request(WEB, "", head, NOW_S)) == ["allowed by default allow"]
 
 
 def test_decisions_are_made_once_where_they_can_be() -> None:
