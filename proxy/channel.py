@@ -94,6 +94,9 @@ class Channel(Protocol):
     def close(self, *, reset: bool = False) -> None:
         """Close the socket; with ``reset`` the peer sees a TCP reset instead of an end."""
 
+    def alpn(self) -> bytes:
+        """The protocol that was negotiated in the handshake; empty: none was."""
+
     def hint(self) -> str:
         """What may be why the peer ended without a word; empty when nothing is known."""
 
@@ -171,6 +174,9 @@ class TCPChannel(_SocketChannel):
         super().__init__(connected, buffers)
         self._backlog: memoryview | None = None
 
+    def alpn(self) -> bytes:
+        return b""
+
     def hint(self) -> str:
         return ""
 
@@ -240,6 +246,9 @@ class TLSChannel(_SocketChannel):
         self._ended = False
         self._finishing = False
         self.more = True  # the handshake's last flight may have brought data with it
+
+    def alpn(self) -> bytes:
+        return self._session.alpn()
 
     def hint(self) -> str:
         return self._session.hint()

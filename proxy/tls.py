@@ -134,6 +134,12 @@ class TLSSession:
         text: str = ffi.string(lib.SSL_get_version(self._ssl)).decode()
         return text
 
+    def alpn(self) -> bytes:
+        """The protocol that was negotiated (RFC 7301); empty: none was."""
+        text, length = ffi.new("unsigned char **"), ffi.new("unsigned int *")
+        lib.SSL_get0_alpn_selected(self._ssl, text, length)
+        return bytes(ffi.buffer(text[0], length[0])) if length[0] else b""
+
     def has_peer_certificate(self) -> bool:
         raw = lib.SSL_get_peer_certificate(self._ssl)
         if raw == ffi.NULL:

@@ -59,8 +59,6 @@ class World:
         self._identities: dict[str, tuple[float, ssl.SSLContext]] = {}
         self._trust_domain = ""
         self._roots = 0
-        self._trusted: dict[str, str] = {}
-        """Certificates of roots by ID: whoever has heard of a root goes on trusting it."""
 
     # --- in Consul -------------------------------------------------------------------------------------------
 
@@ -156,7 +154,7 @@ class World:
     # --- clients ---------------------------------------------------------------------------------------------
 
     async def context(self, source: str) -> ssl.SSLContext:
-        """The newest leaf of ``source`` and all roots so far; while Consul is away, those of before."""
+        """The newest leaf of ``source`` and all roots; while Consul is away, those of before."""
         known = self._identities.get(source)
         if known is not None and (time.monotonic() - known[0] < _LEAF_AGE_S or self.consul_away):
             return known[1]
@@ -169,11 +167,9 @@ class World:
                 raise
             return known[1]
         self._trust_domain = roots["TrustDomain"]
-        # An agent that has just been started again answers for a while from what its log said long ago.
-        self._trusted |= {root["ID"]: root["RootCert"] for root in roots["Roots"]}
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
-        context.load_verify_locations(cadata="".join(self._trusted.values()))
+        context.load_verify_locations(cadata="".join(root["RootCert"] for root in roots["Roots"]))
         load_key_pair(context, KeyPair(leaf["CertPEM"], leaf["PrivateKeyPEM"]))
         self._identities[source] = (time.monotonic(), context)
         return context

@@ -133,6 +133,11 @@ class Wire:
         poller.supervise(channel.fd, self._lost, self._reset)
 
     @property
+    def alpn(self) -> bytes:
+        """What was negotiated in the handshake; empty: nothing was."""
+        return self._channel.alpn()
+
+    @property
     def loop(self) -> asyncio.AbstractEventLoop:
         return self._poller.loop
 
