@@ -194,7 +194,15 @@ def _about_mesh(store: FactStore, published: Published, gateway: Gateway) -> Ite
     else:
         word = "allowed" if mesh.default_action is Action.ALLOW else "refused"
         yield Finding("ok", f"callers without an intention are {word}")
-    yield from (Finding("warning", warning) for warning in gateway.mesh_warnings)
+    entries = store.providers.fact.problem
+    if entries is not None and store.mesh_facts().wanted_providers:
+        yield _missing(entries)
+    for provider in mesh.token_providers:
+        if not provider.problem:
+            yield Finding("ok", f"the jwt-provider {provider.name} has keys")
+    for warning in gateway.mesh_warnings:
+        if entries is None or str(entries) not in warning:
+            yield Finding("warning", warning)
 
 
 def _about_registration(found: tuple[HealthEntry, ...] | GatewayError, gateway_name: str) -> Iterable[Finding]:
@@ -248,7 +256,8 @@ def _about_served(service: Service, *, hidden: bool) -> Iterable[Finding]:
     else:
         yield Finding("ok" if healthy else "warning", f"{healthy} of {len(ends)} endpoints are healthy")
     how = "TLS" if service.upstream_tls else "plain TCP"
-    yield Finding("ok", f"it is reached by {how}, protocol {service.protocol}")
+    layer = "each request is decided about" if service.http is not None else "each connection is decided about"
+    yield Finding("ok", f"it is reached by {how}, protocol {service.protocol}: {layer}")
     yield Finding("ok", f"{len(service.intentions or ())} intention(s) concern it")
 
 

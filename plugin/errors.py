@@ -11,6 +11,7 @@
     │   └── ConsulRejected      the operator or this program: Consul understood the request and refused it
     │       └── UnknownKind     nobody: this Consul is older than a kind of config entry, so there are none of it
     ├── FileUnreadable          the operator: a file that a link names; what was read before stays in force
+    ├── KeysUnavailable         the operator: what a jwt-provider names as its keys; the last ones stay in force
     ├── NameUnresolved          nobody, or the operator: retried for ever, the last addresses stay in force
     ├── SavedStateRefused       the operator: a file or directory of saved state; the gateway starts without it
     └── StartError              the operator: a process or a socket of the gateway could not be started
@@ -70,6 +71,10 @@ class FileUnreadable(GatewayError):
 
 
 class NameUnresolved(GatewayError):
+    pass
+
+
+class KeysUnavailable(GatewayError):
     pass
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from plugin.consul.api import (
     HealthEntry,
@@ -21,6 +21,7 @@ from plugin.consul.api import (
     ServiceResolver,
 )
 from plugin.errors import GatewayError
+from plugin.jwks.provider import KeptKeys
 from proxy.model import Leaf, PeerBundle, ServiceName
 from proxy.rules import Action
 
@@ -85,5 +86,12 @@ class MeshFacts:
     default_action: Fact[Action] = field(default_factory=Fact)
     proxy_config: Mapping[str, object] = field(default_factory=dict)
     """``Proxy.Config`` of the gateway's own registration."""
+    providers: Fact[tuple[Any, ...]] = field(default_factory=Fact)
+    """The jwt-provider entries, as JSON. Asked for only when an intention names one; ``None`` where Consul is too old
+    to have any."""
+    wanted_providers: frozenset[str] = frozenset()
+    """The providers that intentions of linked services name."""
+    keys: Mapping[KeptKeys, Fact[str]] = field(default_factory=dict)
+    """Of wanted providers whose entries do not hold them, as :class:`proxy.rules.TokenProvider` has them."""
     peers: Fact[tuple[PeerBundle, ...]] = field(default_factory=Fact)
     """What verifies the callers of each cluster peer; not known is as good as none, for callers of peers alone."""

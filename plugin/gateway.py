@@ -10,15 +10,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Protocol
 
 import msgspec
 
 from plugin.assemble.assembler import AssembledService, Assembler, Unserved, assemble_mesh_with_warnings
 from plugin.assemble.endpoints import hostnames
-from plugin.assemble.intentions import decode_intentions
+from plugin.assemble.intentions import decode_intentions, requirements_of
 from plugin.assemble.links import WILDCARD
+from plugin.assemble.token_providers import answered
 from plugin.consul.api import AccessLogs
 from plugin.facts import Fact, MeshFacts, ServiceFacts
 from plugin.observe.store import Changes, FactStore
@@ -118,7 +119,18 @@ class Gateway:
         """What a linked service has to do without, and facts that could not be read anew."""
         facts = self._store.service_facts(name)
         stale = [str(fact.problem) for fact in facts_of(facts) if fact.known and fact.problem is not None]
-        return tuple(dict.fromkeys((*self._warnings.get(name, ()), *stale)))
+        return tuple(dict.fromkeys((*self._warnings.get(name, ()), *stale, *self._without_tokens(name))))
+
+    def _without_tokens(self, name: ServiceName) -> Iterator[str]:
+        """Which providers that its intentions name have no keys, so that none of their tokens is valid."""
+        service, mesh = self._published.services.get(name), self._published.mesh
+        if service is None or mesh is None:
+            return
+        named = {one.provider for intention in service.intentions or () for one in requirements_of(intention)}
+        for provider in mesh.token_providers:
+            if provider.name in named and provider.problem:
+                what = f"whoever needs a token of the jwt-provider {provider.name} is refused"
+                yield f"{what}: {provider.problem}"
 
     def _take_mesh(self) -> bool:
         """Whether the settings that all services share have changed."""
@@ -219,7 +231,7 @@ class Gateway:
 
     def _settled(self) -> bool:
         """Every answer that the first state needs has come, good or bad."""
-        if self._published.linked is None or self._published.mesh is None:
+        if self._published.linked is None or self._published.mesh is None or not answered(self._store.mesh_facts()):
             return False
         return all(
             name in self._published.services or _answered(self._store.service_facts(name))

@@ -347,7 +347,8 @@ class Supervisor:
 
     def _restore(self) -> None:
         """Begin with the saved state, if there is one that can be used and no worker has a newer one."""
-        self._needs.know(self._saved_state.restore())
+        rest = self._saved_state.restore()
+        self._needs.know(rest.addresses, rest.keys)
         state = self._saved_state.restored
         if state is not None and state.roots is not None and state.roots.value is not None:
             self._published.generation = max(self._published.generation, state.generation)

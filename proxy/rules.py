@@ -152,3 +152,11 @@ class TokenProvider(msgspec.Struct, frozen=True):
     """A JSON Web Key Set (RFC 7517 section 5). Empty: none could be had, and no token of this provider is valid."""
     problem: str = ""
     """Why not."""
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        # A key may be one that whoever makes tokens shares.
+        shown = {name: getattr(self, name) for name in self.__struct_fields__}
+        return list({**shown, "keys_json": "<keys>" if self.keys_json else ""}.items())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"

@@ -27,6 +27,7 @@ from plugin.assemble.resolver import (
     max_lifetime,
 )
 from plugin.assemble.server_routes import server_routes
+from plugin.assemble.token_providers import token_providers
 from plugin.assemble.upstream_tls import GoodMaterial, upstream_material
 from plugin.facts import Fact, MeshFacts, ServiceFacts
 from proxy.model import Mesh, Service, ServiceName
@@ -162,6 +163,7 @@ def assemble_mesh_with_warnings(facts: MeshFacts) -> AssembledMesh:
     tls = incoming_tls(entry.tls.incoming if entry is not None and entry.tls is not None else None)
     shared = facts.proxy_defaults.value
     http = mesh_http(entry.http if entry is not None else None)
+    tokens = token_providers(facts)
     access_log = access_log_choice(shared.access_logs if shared is not None else None)
     mesh = Mesh(
         trust_domain=roots.trust_domain.lower(),
@@ -174,9 +176,16 @@ def assemble_mesh_with_warnings(facts: MeshFacts) -> AssembledMesh:
         cipher_suites=tls.cipher_suites,
         normalization=http.normalization,
         sanitize_client_cert_header=http.sanitize_client_cert_header,
+        token_providers=tokens.providers,
         access_log=access_log.layout,
     )
-    warnings = (*tls.warnings, *http.warnings, *_upstream_config(facts).warnings, *access_log.warnings)
+    warnings = (
+        *tls.warnings,
+        *http.warnings,
+        *tokens.warnings,
+        *_upstream_config(facts).warnings,
+        *access_log.warnings,
+    )
     return AssembledMesh(outcome=mesh, warnings=warnings)
 
 

@@ -13,7 +13,7 @@ import msgspec
 from plugin.assemble.permissions import permission, requirements
 from plugin.consul.api import IntentionMatch
 from plugin.consul.strict import NotUnderstood, shortened
-from proxy.rules import Action, Intention
+from proxy.rules import Action, Intention, TokenRequirement
 
 _TOLD = 5
 """Of the permissions of one intention that cannot be evaluated: the others are counted."""
@@ -41,6 +41,19 @@ def read_intentions(matches: Iterable[IntentionMatch]) -> Decoded:
         intentions.append(intention)
         warnings += _warnings(intention, why)
     return Decoded(tuple(sorted(intentions, key=lambda intention: -intention.precedence)), tuple(warnings))
+
+
+def named_providers(matches: Iterable[IntentionMatch]) -> frozenset[str]:
+    """The jwt-provider entries whose tokens somebody needs."""
+    with_tokens = [match for match in matches if match.jwt is not None or match.permissions]
+    return frozenset(one.provider for intention in decode_intentions(with_tokens) for one in requirements_of(intention))
+
+
+def requirements_of(intention: Intention) -> Iterator[TokenRequirement]:
+    """Its own and those of its permissions."""
+    yield from intention.tokens
+    for one in intention.permissions:
+        yield from one.tokens
 
 
 def _warnings(intention: Intention, why: str) -> Iterator[str]:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-import re2
-
 from plugin.consul.strict import (
     Claim,
     IntentionPermission,
@@ -22,10 +20,11 @@ from plugin.consul.strict import (
     shortened,
     understood,
 )
+from proxy.http.permissions import problem
 from proxy.rules import Action, ClaimMatch, HeaderMatch, Match, Permission, TokenRequirement
 
 # RFC 9110 section 5.6.2. Pseudo-header fields are no header fields: what they say is matched as path and method.
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
+TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
 
 
 def permission(element: object) -> Permission:
@@ -36,7 +35,7 @@ def permission(element: object) -> Permission:
         action = _action(read.action)
         http = read.http or PermissionHTTP()
         path, path_value = _path(http)
-        return Permission(
+        whole = Permission(
             action=action,
             path=path,
             path_value=path_value,
@@ -44,8 +43,12 @@ def permission(element: object) -> Permission:
             headers=tuple(_header(header) for header in http.header or ()),
             tokens=_tokens(read.jwt) if read.jwt is not None else (),
         )
+        # The word of those who will evaluate it, about regular expressions above all.
+        if why := problem(whole):
+            raise NotUnderstood(shortened(why))
     except NotUnderstood as error:
         return Permission(action=action, unusable=str(error))
+    return whole
 
 
 def requirements(jwt: object) -> tuple[TokenRequirement, ...]:
@@ -72,15 +75,13 @@ def _path(http: PermissionHTTP) -> tuple[Match, str]:
     ]
     if len(found) > 1:
         raise NotUnderstood("it has more than one of PathExact, PathPrefix and PathRegex")
-    if http.path_regex:
-        _check_regex(http.path_regex, "PathRegex")
     return found[0] if found else (Match.ANY, "")
 
 
 def _methods(names: Iterable[str]) -> tuple[str, ...]:
     methods: dict[str, None] = {}
     for name in names:
-        if not _TOKEN.fullmatch(name):
+        if not TOKEN.fullmatch(name):
             raise NotUnderstood(f"{shortened(name)!r} in Methods is no method of HTTP")
         methods[name.upper()] = None
     return tuple(methods)
@@ -88,7 +89,7 @@ def _methods(names: Iterable[str]) -> tuple[str, ...]:
 
 def _header(header: PermissionHeader) -> HeaderMatch:
     name = header.name
-    if not _TOKEN.fullmatch(name):
+    if not TOKEN.fullmatch(name):
         raise NotUnderstood(f"{shortened(name)!r} in Header is no name of a header")
     texts = (
         (Match.EXACT, header.exact),
@@ -105,22 +106,9 @@ def _header(header: PermissionHeader) -> HeaderMatch:
     match, value = found[0]
     if header.ignore_case and match in {Match.PRESENT, Match.REGEX}:
         raise NotUnderstood(f"the Header {name} has IgnoreCase, which goes with no Present and no Regex")
-    if match is Match.REGEX:
-        _check_regex(value, f"Regex of the Header {name}")
     return HeaderMatch(
         name=name.lower(), match=match, value=value, ignore_case=header.ignore_case, invert=header.invert
     )
-
-
-def _check_regex(pattern: str, what: str) -> None:
-    options = re2.Options()
-    options.log_errors = False
-    try:
-        re2.compile(pattern, options)
-    except (re2.error, UnicodeEncodeError) as error:
-        said = error.args[0] if error.args else ""
-        why = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(error)
-        raise NotUnderstood(f"its {what} is not a regular expression of RE2: {shortened(why)}") from None
 
 
 def _tokens(jwt: RequiredJWT) -> tuple[TokenRequirement, ...]:

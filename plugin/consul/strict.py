@@ -8,7 +8,7 @@ https://developer.hashicorp.com/consul/docs/reference/config-entry/service-inten
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -26,6 +26,7 @@ _SPECIAL = {
     "jwks_cluster": "JWKSCluster",
     "tls_certificates": "TLSCertificates",
     "trusted_ca": "TrustedCA",
+    "ca_certificate_provider_instance": "CaCertificateProviderInstance",
 }
 
 
@@ -106,3 +107,113 @@ class IntentionPermission(_Strict, frozen=True):
     action: str
     http: PermissionHTTP | None = None
     jwt: RequiredJWT | None = None
+
+
+# --- jwt-provider --------------------------------------------------------------------------------------------
+
+
+class HeaderLocation(_Strict, frozen=True):
+    name: str
+    value_prefix: str = ""
+    forward: bool = False
+
+
+class NamedLocation(_Strict, frozen=True):
+    """``QueryParam`` or ``Cookie``."""
+
+    name: str
+
+
+class Location(_Strict, frozen=True):
+    """One element of ``Locations``: exactly one is set."""
+
+    header: HeaderLocation | None = None
+    query_param: NamedLocation | None = None
+    cookie: NamedLocation | None = None
+
+
+class Forwarding(_Strict, frozen=True):
+    header_name: str
+    pad_forward_payload_header: bool = False
+
+
+class CacheConfig(_Strict, frozen=True):
+    size: int = 0
+
+
+class LocalKeySet(_Strict, frozen=True):
+    jwks: str = ""
+    """The key set in base64."""
+    filename: str = ""
+    """A path on the gateway's host."""
+
+
+class RetryBackOff(_Strict, frozen=True):
+    base_interval: str | int = 0
+    """Nanoseconds, or a duration as text. So are the others here."""
+    max_interval: str | int = 0
+
+
+class RetryPolicy(_Strict, frozen=True):
+    num_retries: int = 0
+    retry_policy_back_off: RetryBackOff | None = None
+
+
+class TrustedCA(_Strict, frozen=True):
+    """Exactly one is set."""
+
+    filename: str = ""
+    environment_variable: str = ""
+    inline_string: str = ""
+    inline_bytes: str = ""
+    """In base64."""
+
+
+class TLSCertificates(_Strict, frozen=True):
+    ca_certificate_provider_instance: Any = None
+    trusted_ca: TrustedCA | None = None
+
+
+class JWKSCluster(_Strict, frozen=True):
+    discovery_type: str = ""
+    """How an Envoy resolves the host; here each fetch resolves it."""
+    tls_certificates: TLSCertificates | None = None
+    connect_timeout: str | int = 0
+
+
+class RemoteKeySet(_Strict, frozen=True):
+    uri: str
+    request_timeout_ms: int = 0
+    cache_duration: str | int = 0
+    fetch_asynchronously: bool = False
+    retry_policy: RetryPolicy | None = None
+    jwks_cluster: JWKSCluster | None = None
+
+
+class JSONWebKeySet(_Strict, frozen=True):
+    """Exactly one is set."""
+
+    local: LocalKeySet | None = None
+    remote: RemoteKeySet | None = None
+
+
+class JWTProvider(_Strict, frozen=True):
+    """An entry of ``GET /v1/config/jwt-provider`` (Consul 1.16 and later)."""
+
+    name: str
+    json_web_key_set: JSONWebKeySet
+    issuer: str = ""
+    audiences: tuple[str, ...] | None = None
+    locations: tuple[Location, ...] | None = None
+    forwarding: Forwarding | None = None
+    clock_skew_seconds: int = 0
+    cache_config: CacheConfig | None = None
+    """Of verified tokens in an Envoy. What a worker keeps is its own affair."""
+    # What Consul adds to every entry.
+    kind: str = "jwt-provider"
+    meta: Any = None
+    namespace: Any = None
+    partition: Any = None
+    hash: Any = None
+    create_index: Any = None
+    modify_index: Any = None

@@ -39,6 +39,7 @@ _KINDS = {
     "service-resolver": ENTRIES,
     "proxy-defaults": ENTRIES,
     "mesh": ENTRIES,
+    "jwt-provider": ENTRIES,
     "intentions": INTENTIONS,
     "intentions of linked services": INTENTIONS,
     "health of any service": INSTANCES,

@@ -1,7 +1,7 @@
-"""Which files and hostnames the linked services need at the moment, and who is told when one of them changes.
+"""Which files, hostnames and providers the linked services need at the moment, and who is told when one changes.
 
 Counts the users of every path and name, so that reading and resolving starts with the first and ends with the last.
-Reading is ``files.py``, resolving is ``dns.py``; here are only the sets.
+Reading is ``files.py``, resolving is ``dns.py``, the keys of providers are :mod:`plugin.jwks`; here are only the sets.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from plugin.addresses import HostPort
 from plugin.assemble.endpoints import hostnames
+from plugin.assemble.intentions import named_providers
 from plugin.facts import Fact, ServiceFacts
+from plugin.jwks.keeper import KeyKeeper
+from plugin.jwks.provider import KeptKeys
 from plugin.observe.dns import Resolver, channels
 from plugin.observe.files import FileWatcher
 from plugin.observe.store import FactStore
@@ -28,6 +31,8 @@ class Needs:
         self._resolver = Resolver(self._names_changed, make_channel=channels(dns_servers))
         self._paths: dict[ServiceName, frozenset[str]] = {}
         self._names: dict[ServiceName, frozenset[str]] = {}
+        self._keys = KeyKeeper(store)
+        self._providers: dict[ServiceName, frozenset[str]] = {}
         self._path_users: _Users = {}
         self._name_users: _Users = {}
 
@@ -36,14 +41,19 @@ class Needs:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._files.run(), name="files of links")
             group.create_task(self._resolver.run(), name="hostnames")
+            group.create_task(self._keys.run(), name="keys of providers")
 
-    def know(self, addresses: Mapping[str, Fact[tuple[str, ...]]]) -> None:
-        """Begin with these addresses, by hostname, until the first answers."""
+    def know(
+        self, addresses: Mapping[str, Fact[tuple[str, ...]]], keys: Mapping[KeptKeys, Fact[str]] | None = None
+    ) -> None:
+        """Begin with these addresses, by hostname, and these keys, until the first answers."""
         self._resolver.know(addresses)
+        self._keys.know(keys or {})
 
     def read_again(self) -> None:
-        """Look at every file now, not at the next interval."""
+        """Look at every file and ask for the keys of every provider now, not at the next interval."""
         self._files.check_now()
+        self._keys.read_again()
 
     def changed(self, name: ServiceName, facts: ServiceFacts | None) -> None:
         """``facts`` are the newest of a linked service, or ``None`` when it is unlinked."""
@@ -61,6 +71,12 @@ class Needs:
             if names:
                 self._names[name] = names
             self._tell_names([name])
+        providers = named_providers(facts.intentions.value or ()) if facts is not None else frozenset()
+        if providers != self._providers.get(name, frozenset()):
+            self._providers.pop(name, None)
+            if providers:
+                self._providers[name] = providers
+            self._store.set_wanted_providers(frozenset().union(*self._providers.values()))
 
     def _files_changed(self, paths: frozenset[str]) -> None:
         self._tell_files(_users(self._path_users, paths))

@@ -32,6 +32,8 @@ from plugin.observe.default_action import DefaultActionLearner
 from plugin.observe.instance_reader import InstanceReader
 from plugin.observe.intention_reader import IntentionReader
 from plugin.observe.leaf_keeper import LeafKeeper
+from plugin.observe.provider_reader import PATH as PROVIDERS
+from plugin.observe.provider_reader import ProviderReader
 from plugin.observe.rights import RightsWatcher
 from plugin.observe.sidecar_reader import SidecarReader
 from plugin.observe.store import EntryList, FactStore, Slot
@@ -53,6 +55,7 @@ class Observer:
         self._leaves = LeafKeeper(client, store)
         self._instances = InstanceReader(client, store)
         self._sidecars = SidecarReader(client, store)
+        self._providers = ProviderReader(client, store)
         self._default_action = DefaultActionLearner(client, store, gateway)
         self._intentions = IntentionReader(client, store, changed=self._default_action.intentions_changed)
         self._keeping: dict[ServiceName, asyncio.Task[None]] = {}
@@ -72,7 +75,10 @@ class Observer:
         )
         self._lists = self._make_list_pollers()
         self._pollers = [self._linked_rows, *self._make_pollers(), *self._lists]
-        self._rights = RightsWatcher(client, endpoints.gateway_services(gateway), self._linked_rows.watch)
+        self._rights = RightsWatcher(
+            client,
+            {endpoints.gateway_services(gateway): self._linked_rows.watch, PROVIDERS: self._providers.watch},
+        )
         client.refusals.listen(self._rights_changed)
         client.presence.watch(gateway, returned=self._agent_returned, replaced=self._consul_replaced)
 
@@ -88,6 +94,7 @@ class Observer:
             group.create_task(self._after_entry(self._intentions.run), name="intentions")
             group.create_task(self._instances.run(), name="instances")
             group.create_task(self._sidecars.run(), name="sidecars")
+            group.create_task(self._after_entry(self._providers.run), name="jwt-provider")
             group.create_task(self._default_action.run(), name="default intention action")
             group.create_task(self._leaves.learn_datacenter(self._gateway), name="datacenter")
             group.create_task(self._leaves.watch_clock(), name="clock")
@@ -111,6 +118,7 @@ class Observer:
             *self._intentions.states(),
             *self._instances.states(),
             *self._sidecars.states(),
+            *self._providers.states(),
             *self._leaves.states(),
         ]
 
@@ -122,6 +130,7 @@ class Observer:
         self._intentions.ask_afresh()
         self._instances.ask_afresh()
         self._sidecars.ask_afresh()
+        self._providers.ask_afresh()
         self._leaves.ask_afresh()
         self._default_action.agent_returned()
 
@@ -132,6 +141,7 @@ class Observer:
         self._intentions.retry_now()
         self._instances.retry_now()
         self._sidecars.retry_now()
+        self._providers.retry_now()
         self._leaves.retry_now()
         self._default_action.agent_returned()
 
@@ -142,6 +152,7 @@ class Observer:
             poller.forget()
         self._store.forget()
         self._intentions.forget()
+        self._providers.forget()
         self._leaves.forget()
         self._default_action.agent_returned()
         self._group.create_task(self._leaves.learn_datacenter(self._gateway), name="datacenter")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from plugin.consul.client import ConsulClient
@@ -19,11 +20,10 @@ LIST_CHECK_S = 2.0
 
 
 class RightsWatcher:
-    def __init__(self, client: ConsulClient, path: str, watch: Watch[Any]) -> None:
-        """``watch`` is the one on ``path``, a list of which Consul leaves out what the token may not read."""
+    def __init__(self, client: ConsulClient, watches: Mapping[str, Watch[Any]]) -> None:
+        """``watches`` are those on lists of which Consul leaves out what the token may not read, by their paths."""
         self._client = client
-        self._path = path
-        self._watch = watch
+        self._watches = watches
         self._changes = client.transport.token.changes
         self._looked_s = 0.0
 
@@ -31,8 +31,11 @@ class RightsWatcher:
         while True:
             await asyncio.sleep(TOKEN_CHECK_S)
             self._look_at_token()
-            if self._watch.filtered and time.monotonic() - self._looked_s >= LIST_CHECK_S:
-                await self._look_at_list()
+            if time.monotonic() - self._looked_s >= LIST_CHECK_S:
+                self._looked_s = time.monotonic()
+                for path, watch in self._watches.items():
+                    if watch.filtered:
+                        await self._look_at_list(path, watch)
 
     def _look_at_token(self) -> None:
         token = self._client.transport.token
@@ -45,12 +48,11 @@ class RightsWatcher:
             self._changes = token.changes
             self._client.refusals.rights_changed(time.monotonic())
 
-    async def _look_at_list(self) -> None:
+    async def _look_at_list(self, path: str, watch: Watch[Any]) -> None:
         """A token may not read its own policies, so the list itself shows that they have changed."""
-        self._looked_s = time.monotonic()
         try:
-            reply = await self._client.blocking_get(self._path)
+            reply = await self._client.blocking_get(path)
         except GatewayError:
             return
-        if self._watch.filtered and self._watch.is_outdated_by(reply):
+        if watch.filtered and watch.is_outdated_by(reply):
             self._client.refusals.rights_changed(time.monotonic())

@@ -28,12 +28,15 @@ from plugin.consul.api import (
 )
 from plugin.errors import GatewayError
 from plugin.facts import Fact, MeshFacts, ServiceFacts
+from plugin.jwks.provider import KeptKeys
 from proxy.model import Leaf, ServiceName
 from proxy.rules import Action
 
 T = TypeVar("T")
 LinksChanged = Callable[[frozenset[ServiceName], frozenset[ServiceName]], None]
 """Called with the services that were linked, and those that no longer are."""
+ProvidersChanged = Callable[[], None]
+"""Called when other providers are wanted, or their entries are others than before."""
 InstancesChanged = Callable[[ServiceName], None]
 """Called with a linked service whose instances are others than before."""
 
@@ -136,6 +139,14 @@ class EntryList(Generic[E]):
             self._touched(None)
 
 
+def _same(new: Mapping[Any, Fact[Any]], old: Mapping[Any, Fact[Any]]) -> bool:
+    """But for when they were confirmed."""
+    return new.keys() == old.keys() and all(
+        (fact.value, fact.known, str(fact.problem)) == (old[key].value, old[key].known, str(old[key].problem))
+        for key, fact in new.items()
+    )
+
+
 def _by_name(entries: Iterable[E]) -> dict[ServiceName, E]:
     return {ServiceName(entry.name, entry.namespace, entry.partition): entry for entry in entries}
 
@@ -172,6 +183,8 @@ class FactStore:
         self.mesh: Slot[MeshEntry] = self._mesh_slot("mesh")
         self.proxy_defaults: Slot[ProxyDefaults] = self._mesh_slot("proxy_defaults")
         self.default_action: Slot[Action] = self._mesh_slot("default_action")
+        self._provider_subscribers: list[ProvidersChanged] = []
+        self.providers: Slot[tuple[Any, ...]] = Slot(lambda: self._mesh.providers, self._set_providers)
         self._entry: Fact[TerminatingGatewayEntry] = Fact()
         self._rows: Fact[tuple[GatewayService, ...]] = Fact()
         self.entry: Slot[TerminatingGatewayEntry] = Slot(lambda: self._entry, self._set_entry)
@@ -183,6 +196,7 @@ class FactStore:
         self.service_resolvers.forget()
         self._set_mesh(True, **dict.fromkeys(("roots", "mesh", "proxy_defaults", "default_action", "peers"), Fact()))
         self._set_mesh(True, datacenter="", consul_version="")
+        self._set_providers(Fact(), True)
         self._entry, self._rows = Fact(), Fact()
         self._relink()
 
@@ -232,6 +246,11 @@ class FactStore:
         for name, linked in self._linked.items():
             if linked.instances.known:
                 subscriber(name)
+
+    def subscribe_providers(self, subscriber: ProvidersChanged) -> None:
+        """``subscriber`` is called at once, and whenever other providers are wanted or their entries have changed."""
+        self._provider_subscribers.append(subscriber)
+        subscriber()
 
     def instances(self, name: ServiceName) -> Slot[tuple[HealthEntry, ...]]:
         return self._service_slot(name, "instances", self._instance_subscribers)
@@ -291,6 +310,23 @@ class FactStore:
     def set_proxy_config(self, config: Mapping[str, object]) -> None:
         if config != self._mesh.proxy_config:
             self._set_mesh(True, proxy_config=dict(config))
+
+    def set_wanted_providers(self, names: frozenset[str]) -> None:
+        if names != self._mesh.wanted_providers:
+            self._set_mesh(True, wanted_providers=names)
+            self._tell_of_providers()
+
+    def _set_providers(self, fact: Fact[tuple[Any, ...]], changed: bool) -> None:
+        self._set_mesh(changed, providers=fact)
+        if changed:
+            self._tell_of_providers()
+
+    def _tell_of_providers(self) -> None:
+        for subscriber in self._provider_subscribers:
+            subscriber()
+
+    def set_keys(self, keys: Mapping[KeptKeys, Fact[str]]) -> None:
+        self._set_mesh(not _same(keys, self._mesh.keys), keys=dict(keys))
 
     def _mesh_slot(self, which: str) -> Slot[Any]:
         return Slot(lambda: getattr(self._mesh, which), lambda fact, changed: self._set_mesh(changed, **{which: fact}))

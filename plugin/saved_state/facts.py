@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from plugin.errors import ConsulUnavailable
 from plugin.facts import Fact
+from plugin.jwks.provider import KeptKeys
 from plugin.observe.store import FactStore, Slot
-from plugin.saved_state.form import Known, Owner, SavedService, SavedState
+from plugin.saved_state.form import Known, Owner, SavedKeys, SavedService, SavedState
 from proxy.model import Leaf, ServiceName
 
 Addresses = dict[str, Fact[tuple[str, ...]]]
@@ -33,6 +35,10 @@ def gather(store: FactStore, owner: Owner, ages_s: Mapping[str, float], **stamps
         mesh=_known(mesh.mesh),
         proxy_defaults=_known(mesh.proxy_defaults),
         default_action=_known(mesh.default_action),
+        providers=_known(mesh.providers),
+        keys=tuple(
+            SavedKeys(source, known) for source, fact in mesh.keys.items() if (known := _known(fact)) is not None
+        ),
         peers=_known(mesh.peers),
         proxy_config=dict(mesh.proxy_config),
         services=tuple(_service(store, name) for name in store.linked()),
@@ -56,11 +62,17 @@ def _known(fact: Fact[Any]) -> Known[Any] | None:
     return Known(fact.value, fact.as_of_s) if fact.known else None
 
 
-def put_back(state: SavedState, store: FactStore, *, now_s: float) -> Addresses:
-    """Make everything in ``state`` known again, but no leaf that has ended by ``now_s`` (Unix time).
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """What is known again, for those who keep it up to date."""
 
-    Returns the addresses of hostnames, for whoever resolves them.
-    """
+    addresses: Addresses = field(default_factory=dict)
+    """By hostname."""
+    keys: dict[KeptKeys, Fact[str]] = field(default_factory=dict)
+
+
+def put_back(state: SavedState, store: FactStore, *, now_s: float) -> Rest:
+    """Make everything in ``state`` known again, but no leaf that has ended by ``now_s`` (Unix time)."""
     if state.datacenter:
         store.set_datacenter(state.datacenter)
     for slot, known in (
@@ -68,6 +80,7 @@ def put_back(state: SavedState, store: FactStore, *, now_s: float) -> Addresses:
         (store.mesh, state.mesh),
         (store.proxy_defaults, state.proxy_defaults),
         (store.default_action, state.default_action),
+        (store.providers, state.providers),
     ):
         _restore(slot, known)
     if state.service_defaults is not None:
@@ -85,7 +98,8 @@ def put_back(state: SavedState, store: FactStore, *, now_s: float) -> Addresses:
         addresses |= {
             host: Fact(known.value, True, None, 0, known.as_of_s) for host, known in service.addresses.items()
         }
-    return addresses
+    keys = {one.source: Fact(one.keys.value, True, None, 0, one.keys.as_of_s) for one in state.keys}
+    return Rest(addresses, keys)
 
 
 def _restore(slot: Slot[Any], known: Known[Any] | None) -> None:

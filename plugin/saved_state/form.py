@@ -24,6 +24,7 @@ from plugin.consul.api import (
     TerminatingGatewayEntry,
 )
 from plugin.errors import SavedStateRefused
+from plugin.jwks.provider import KeptKeys
 from proxy.model import Leaf, PeerBundle, ServiceName
 from proxy.rules import Action
 
@@ -53,6 +54,11 @@ class SavedService(msgspec.Struct, frozen=True, kw_only=True):
     """By hostname."""
 
 
+class SavedKeys(msgspec.Struct, frozen=True):
+    source: KeptKeys
+    keys: Known[str]
+
+
 class Owner(msgspec.Struct, frozen=True, kw_only=True):
     """Whose state it is."""
 
@@ -80,6 +86,8 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
     mesh: Known[MeshEntry] | None = None
     proxy_defaults: Known[ProxyDefaults] | None = None
     default_action: Known[Action] | None = None
+    providers: Known[tuple[Any, ...]] | None = None
+    keys: tuple[SavedKeys, ...] = ()
     peers: Known[tuple[PeerBundle, ...]] | None = None
     proxy_config: dict[str, Any] = {}
     services: tuple[SavedService, ...] = ()
@@ -92,7 +100,11 @@ _decoder = msgspec.msgpack.Decoder(SavedState)
 
 
 def encode(state: SavedState) -> bytes:
-    body = _encoder.encode(state)
+    """:raises SavedStateRefused: when an answer of Consul holds what this form cannot."""
+    try:
+        body = _encoder.encode(state)
+    except (OverflowError, RecursionError) as error:
+        raise SavedStateRefused(f"the state cannot be saved: it holds a value out of range ({error})") from error
     return _HEADER.pack(MAGIC, VERSION, len(body), hashlib.sha256(body).digest()) + body
 
 

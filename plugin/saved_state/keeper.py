@@ -12,7 +12,7 @@ from plugin.errors import SavedStateRefused
 from plugin.observe.freshness import Freshness
 from plugin.observe.store import FactStore
 from plugin.saved_state import file, form
-from plugin.saved_state.facts import Addresses, gather, put_back
+from plugin.saved_state.facts import Rest, gather, put_back
 from plugin.saved_state.form import Owner, SavedState
 from proxy.logs import emit
 
@@ -58,32 +58,32 @@ class StateKeeper:
         self.problem = ""
         """Why nothing could be restored or saved, with the remedy; empty when all is well."""
 
-    def restore(self) -> Addresses:
-        """Put back what was saved, wholly or not at all. The addresses of hostnames are for the resolver."""
+    def restore(self) -> Rest:
+        """Put back what was saved, wholly or not at all."""
         if self._directory is None:
-            return {}
+            return Rest()
         path = file.path_of(self._directory, self._owner)
         try:
             file.check_directory(self._directory)
             state = self._read(path)
         except SavedStateRefused as refused:
             self._report(str(refused), "state.refused")
-            return {}
+            return Rest()
         if state is None:
-            return {}
+            return Rest()
         if self._generation() > state.generation:
             message = f"workers of an earlier start have a newer state than {path}; they go on with it"
             emit(logger, logging.INFO, "state.outdated", message)
-            return {}
+            return Rest()
         age_s = _seconds_since(state)
         self._freshness.restored({kind: kind_age_s + age_s for kind, kind_age_s in state.ages_s.items()})
         # Before anything of it can be in force.
         self._freshness.look()
-        addresses = put_back(state, self._store, now_s=time.time())
+        rest = put_back(state, self._store, now_s=time.time())
         self.restored = state
         message = f"begins with the state in {path}, saved {age_s:.0f} s ago, until Consul answers"
         emit(logger, logging.INFO, "state.restored", message, services=len(state.services))
-        return addresses
+        return rest
 
     @property
     def unconfirmed_from_s(self) -> float:

@@ -29,6 +29,7 @@ from plugin.consul.api import (
 from plugin.dev.pki import Authority
 from plugin.errors import ConsulUnavailable
 from plugin.facts import Fact, MeshFacts, ServiceFacts
+from plugin.jwks.provider import KeptKeys
 from proxy.model import Leaf, PeerBundle, ServiceName
 from proxy.rules import Action
 
@@ -46,6 +47,7 @@ _MESH_FACTS: dict[str, Any] = {
     "mesh": MeshEntry | None,
     "proxy_defaults": ProxyDefaults | None,
     "default_action": Action,
+    "providers": tuple[Any, ...] | None,
     "peers": tuple[PeerBundle, ...],
 }
 
@@ -59,7 +61,16 @@ class Case:
     def mesh(self) -> MeshFacts:
         facts = self.content["mesh"]
         known: dict[str, Any] = _decoded(facts, _MESH_FACTS)
-        return MeshFacts(datacenter=facts.get("datacenter", ""), proxy_config=facts.get("proxy_config", {}), **known)
+        return MeshFacts(
+            datacenter=facts.get("datacenter", ""),
+            proxy_config=facts.get("proxy_config", {}),
+            wanted_providers=frozenset(facts.get("wanted_providers", ())),
+            keys={
+                msgspec.convert(source, KeptKeys): _fact(value, str)
+                for source, value in ((json.loads(source), value) for source, value in facts.get("keys", {}).items())
+            },
+            **known,
+        )
 
     @property
     def service(self) -> ServiceFacts:

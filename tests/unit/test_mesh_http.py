@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from plugin.assemble.mesh_http import mesh_http
 from proxy.rules import EscapedSlashes, Normalization
-from tests.unit.test_permissions import JSON
+from tests.unit.test_plugin_permissions import JSON
 
 FIELDS = (
     "InsecureDisablePathNormalization",

@@ -114,7 +114,7 @@ async def test_another_token_and_rows_that_appear_are_noticed(
     ):
         await eventually(lambda: poller.watch.known)
         client.refusals.listen(lambda: told.append(1))
-        task = tasks.spawn(RightsWatcher(client, PATH, poller.watch).run(), name="rights")
+        task = tasks.spawn(RightsWatcher(client, {PATH: poller.watch}).run(), name="rights")
         file.write_text("second")
         await eventually(lambda: len(told) == 1)
         assert not poller.watch.filtered

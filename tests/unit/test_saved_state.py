@@ -27,6 +27,7 @@ from plugin.consul.api import (
 )
 from plugin.errors import SavedStateRefused
 from plugin.facts import Fact
+from plugin.jwks.provider import FileKeys, RemoteKeys
 from plugin.observe.freshness import Freshness
 from plugin.observe.store import FactStore
 from plugin.saved_state import file, form, keeper
@@ -38,6 +39,7 @@ from tests.support.eventually import eventually
 
 DB, WEB = ServiceName("db"), ServiceName("web")
 OWNER = Owner(service="tgw", service_id="tgw-1")
+FILE, REMOTE = FileKeys("/keys.json"), RemoteKeys("https://keys.example/jwks", cache_s=60.0, ca_pem="CA")
 KEY = "-----BEGIN PRIVATE KEY-----secret"
 
 
@@ -57,6 +59,8 @@ def filled(leaf_ends_s: float = 9e9) -> FactStore:
     store.instances(DB).learned((HealthEntry(node=Node(node="n"), service=Instance(id="db-1", service="db", port=5)),))
     store.intentions(DB).learned((IntentionMatch(source_name="web", destination_name="db", action="allow"),))
     store.leaf(DB).learned(Leaf("chain", KEY, "spiffe://x", "01", 0.0, leaf_ends_s))
+    store.providers.learned(({"Kind": "jwt-provider", "Name": "okta", "Issuer": "i"},))
+    store.set_keys({FILE: Fact('{"keys":[1]}', True, None, 0, 7.0), REMOTE: Fact('{"keys":[2]}', True, None, 0, 7.0)})
     store.set_addresses(DB, {"db.example": Fact(("192.0.2.1",), True)})
     return store
 
@@ -98,7 +102,7 @@ def mode_of(path: Path) -> int:
 
 async def test_everything_comes_back_as_it_was(saved: Path) -> None:
     store, before = FactStore(), filled()
-    addresses = keeping(saved.parent, store).restore()
+    rest = keeping(saved.parent, store).restore()
     assert store.linked() == before.linked() == (DB, WEB)
     mine, theirs = store.service_facts(DB), before.service_facts(DB)
     assert mine.link == theirs.link
@@ -109,7 +113,10 @@ async def test_everything_comes_back_as_it_was(saved: Path) -> None:
         one, other = getattr(store.mesh_facts(), which), getattr(before.mesh_facts(), which)
         assert getattr(one, "value", one) == getattr(other, "value", other)
     assert store.service_resolvers.of(ServiceName("other")).value == ServiceResolver(name="other", connect_timeout="3s")
-    assert addresses["db.example"].value == ("192.0.2.1",)
+    assert rest.addresses["db.example"].value == ("192.0.2.1",)
+    assert store.mesh_facts().providers.value == ({"Kind": "jwt-provider", "Name": "okta", "Issuer": "i"},)
+    assert {source: fact.value for source, fact in rest.keys.items()} == {FILE: '{"keys":[1]}', REMOTE: '{"keys":[2]}'}
+    assert all(fact.known and fact.as_of_s == 7.0 for fact in rest.keys.values())
 
 
 async def test_what_was_not_known_stays_unknown(saved: Path) -> None:
@@ -363,3 +370,13 @@ def test_nothing_shows_a_key() -> None:
         services=(form.SavedService(name=DB, leaf=form.Known(Leaf("chain", KEY, "x", "01", 0.0, 1.0), 0.0)),),
     )  # fmt: skip
     assert "secret" not in repr(state)
+
+
+async def test_a_value_that_the_form_cannot_hold_is_reported_and_the_file_before_stays(saved: Path) -> None:
+    store = filled()
+    huge = IntentionMatch(source_name="web", destination_name="db", jwt={"Providers": 2**80})
+    store.intentions(DB).learned((huge,))
+    before, keeper = content(saved), keeping(saved.parent, store)
+    await keeper.save()
+    assert "out of range" in keeper.problem
+    assert content(saved) == before

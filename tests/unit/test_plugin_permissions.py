@@ -63,7 +63,7 @@ def test_a_reason_is_short_whatever_it_quotes() -> None:
 
 def test_a_regular_expression_too_large_for_re2_is_unusable() -> None:
     element = {"Action": "allow", "HTTP": {"PathRegex": "((a{1000}){1000}){1000}"}}
-    assert "is not a regular expression of RE2" in permission(element).unusable
+    assert "is not an expression of RE2" in permission(element).unusable
 
 
 @pytest.mark.parametrize("jwt", [{}, {"Providers": []}, {"Providers": None}, [], "okta", 1])

@@ -1,0 +1,1 @@
+"""``jwt-provider`` entries: what they say, and the keys that they name."""
