@@ -36,6 +36,9 @@ DEBIAN_PACKAGES: dict[str, Callable[[], object]] = {
     "faketime": lambda: any(Path("/usr/lib").glob("*/faketime/libfaketime.so.1")),
     "postgresql": lambda: _found(locate.postgres_bin),
     "systemd": lambda: shutil.which("systemd-analyze"),
+    "curl": lambda: shutil.which("curl"),
+    "nginx-light": lambda: _found(locate.nginx),
+    "chromium": lambda: _found(locate.chromium),
 }
 """A package, and whether what it brings is here already."""
 
@@ -121,9 +124,9 @@ def old_consul() -> str:
 
 def real_parts() -> str:
     # The environment's own Envoy is found from inside it, so ask there, as the tests will.
-    script = "from plugin.dev import locate; locate.consul(); locate.envoy(); locate.postgres_bin()"
+    script = "from plugin.dev import locate; locate.consul(); locate.envoy(); locate.postgres_bin(); locate.nginx()"
     run([str(VENV / "bin" / "python"), "-c", script], cwd=ROOT)
-    return "consul, envoy and postgres run here"
+    return "consul, envoy, nginx and postgres run here"
 
 
 def _pip() -> list[str]:

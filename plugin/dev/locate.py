@@ -135,3 +135,21 @@ def _postgres_folders() -> Iterator[Path]:
         found = shutil.which(name)
         if found is not None:
             yield Path(found).resolve().parent
+
+
+def nginx() -> Path:
+    """:raises StartError: when there is none."""
+    return _system_program("nginx", "nginx-light")
+
+
+def chromium() -> Path:
+    """:raises StartError: when there is none."""
+    return _system_program("chromium", "chromium")
+
+
+def _system_program(name: str, package: str) -> Path:
+    # Debian keeps servers in /usr/sbin, which is not on everybody's PATH.
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/usr/bin")
+    if found is None:
+        raise StartError(f"no {name} found: run `make setup`, or install `{package}`")
+    return Path(found)
