@@ -222,10 +222,12 @@ class Exchange:
         held, self._held = self._held, []
         end = self._request_ended and not held and not self._trailers
         self._outgoing = outgoing = member.request(head, self, end=end)
+        room = True
         for data in held:
-            outgoing.send(data)
+            room = outgoing.send(data)
         if not self._request_ended:
-            self._incoming.resume()
+            if room:
+                self._incoming.resume()
         elif not end:
             outgoing.finish(self._trailers)
 
@@ -237,7 +239,7 @@ class Exchange:
     def on_broken(self, error: BaseException) -> None:
         self._search = None
         self._session.report(error)
-        self._reply(replies.INTERNAL, CloseReason.INTERNAL, f"{type(error).__name__}: {error}")
+        self.fail(replies.INTERNAL, CloseReason.INTERNAL, f"{type(error).__name__}: {error}")
 
     # --- the client -------------------------------------------------------------------------------------------
 
@@ -323,6 +325,8 @@ class Exchange:
     def on_response_lost(self, error: UpstreamError, *, unprocessed: bool) -> None:
         if self.phase is Phase.OVER:
             return
+        if error.reason is CloseReason.INTERNAL:
+            self._session.report(True)
         former, begun = self.endpoint, self.phase is Phase.ANSWERING
         self._outgoing = None
         self._give_back()
@@ -333,8 +337,7 @@ class Exchange:
                 self.phase = Phase.SEEKING
                 self._seek(route, fresh=not unprocessed, avoided=former if unprocessed else None)
                 return
-        reply = replies.BAD_RESPONSE if error.reason is CloseReason.BAD_RESPONSE else replies.LOST
-        self.fail(reply, error.reason, str(error))
+        self.fail(_BROKEN.get(error.reason, replies.LOST), error.reason, str(error))
 
     def on_upstream_room(self) -> None:
         self.moved = True
@@ -425,6 +428,7 @@ class Exchange:
         self._session.ended(self)
 
 
+_BROKEN = {CloseReason.BAD_RESPONSE: replies.BAD_RESPONSE, CloseReason.INTERNAL: replies.INTERNAL}
 _OF_THE_CLIENT = frozenset({CloseReason.CLIENT_RESET, CloseReason.CLIENT_EOF})
 _UNREACHABLE = {
     CloseReason.NO_ENDPOINTS: replies.NO_ENDPOINTS,

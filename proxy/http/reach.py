@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from proxy.routes import ServiceState
 
 
+_MOST_CROWDED = 4
+
+
 class Seeker(Protocol):
     """Who wants a connection."""
 
@@ -39,7 +42,19 @@ class Seeker(Protocol):
 class Search:
     """One request's."""
 
-    __slots__ = ("_dial", "_failures", "_line", "_permit", "_plane", "_pool", "_seeker", "_state", "_target", "over")
+    __slots__ = (
+        "_crowded",
+        "_dial",
+        "_failures",
+        "_line",
+        "_permit",
+        "_plane",
+        "_pool",
+        "_seeker",
+        "_state",
+        "_target",
+        "over",
+    )
 
     def __init__(self, plane: DataPlane, state: ServiceState, target: Target, permit: Permit, seeker: Seeker) -> None:
         assert isinstance(permit, Permit)
@@ -52,6 +67,8 @@ class Search:
         self._line: Iterator[Endpoint] = iter(())
         self._failures: Failures = {}
         self._dial: Dial | None = None
+        self._crowded = 0
+        """How often a new connection was full before it was this one's turn."""
         self.over = False
 
     def start(self, key: str, *, repeatable: bool, fresh: bool = False, avoided: Endpoint | None = None) -> None:
@@ -120,8 +137,11 @@ class Search:
             self._next(False, False)
         elif member.connection.available:
             self._found(member)
+        elif self._crowded < _MOST_CROWDED:
+            self._crowded += 1
+            self._try(chosen, False, False)
         else:
-            self._try(chosen, False, True)
+            self._failed(UpstreamError(CloseReason.OVER_LIMIT, f"{member.endpoint} allows no more requests at a time"))
 
     def broken(self, error: BaseException) -> None:
         self._dial = None
@@ -174,9 +194,10 @@ class Dial:
         self._waiting.append(search)
 
     def leave(self, search: Search) -> None:
-        self._waiting.remove(search)
-        if not self._waiting and self._steps is not None:
-            self._steps.cancel()
+        if search in self._waiting:
+            self._waiting.remove(search)
+            if not self._waiting and self._steps is not None:
+                self._steps.cancel()
 
     async def _run(self, permit: Permit, steps: Steps) -> None:
         self._opened = await attempt(permit, self._target, self._chosen, steps, self._plane.buffers, self._failures)

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from proxy.routes import Route
 
 _QUIET_S = 300.0
-"""An exchange in which nothing moves for so long is ended, as Envoy does (``stream_idle_timeout``)."""
+"""An exchange in which nothing moves for so long is ended, as Envoy does (``stream_idle_timeout``), unless the service
+has an idle timeout of its own."""
 LOOKS_EACH_S = 15.0
 """How often somebody looks for these."""
 _DRAINING = 0.9
@@ -76,9 +77,12 @@ class HTTPSession:
         self._carrier.asked = True
         exchange = Exchange(self, incoming)
         self._live.add(exchange)
-        exchange.begin()
         if self._draining:
             self._connection.drain()
+        try:
+            exchange.begin()
+        except Exception as error:  # noqa: BLE001 - the supervisor of one request
+            exchange.on_broken(error)
         return exchange
 
     def on_bad_request(self, status: int, what: str) -> None:
@@ -130,7 +134,7 @@ class HTTPSession:
         self._idle_since_s = self.plane.loop.time()
         self.plane.request_ended(self, exchange)
 
-    def report(self, error: BaseException) -> None:
+    def report(self, error: BaseException | bool) -> None:
         self._carrier.report(error)
 
     # --- what ends requests -----------------------------------------------------------------------------------
@@ -159,12 +163,14 @@ class HTTPSession:
 
     def look_for_quiet(self) -> None:
         """End exchanges in which nothing moves."""
+        route = self.current_route()
+        most_s = (route.state.service.idle_timeout_s if route is not None else 0.0) or _QUIET_S
         for exchange in list(self._live):
             exchange.quiet = 0 if exchange.moved else exchange.quiet + 1
             exchange.moved = False
-            if exchange.quiet * LOOKS_EACH_S >= _QUIET_S and exchange.phase is not Phase.OVER:
+            if exchange.quiet * LOOKS_EACH_S >= most_s and exchange.phase is not Phase.OVER:
                 with self.plane.turn.one():
-                    detail = f"no byte in either direction for {_QUIET_S:g} s"
+                    detail = f"no byte in either direction for {most_s:g} s"
                     exchange.fail(replies.IDLE, CloseReason.IDLE, detail)
 
     def on_closed(self, reason: CloseReason, detail: str) -> None:

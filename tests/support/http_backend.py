@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -64,8 +65,9 @@ async def _ok(request: Received) -> None:
 class HTTPBackend:
     """Use as an asynchronous context manager."""
 
-    def __init__(self, answer: Answer = _ok) -> None:
+    def __init__(self, answer: Answer = _ok, *, tls: ssl.SSLContext | None = None) -> None:
         self.answer = answer
+        self._tls = tls
         self.port = 0
         self.connections = 0
         self.requests: list[Received] = []
@@ -76,7 +78,7 @@ class HTTPBackend:
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> HTTPBackend:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

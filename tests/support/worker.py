@@ -95,6 +95,19 @@ class WorkerProcess:
     def counters(self) -> Counters | None:
         return next((frame for frame in reversed(self.frames) if isinstance(frame, Counters)), None)
 
+    def memory_mib(self) -> float:
+        """What it holds at the moment (RSS)."""
+        assert self.process is not None
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) / 1024
+        raise AssertionError("the worker has ended")
+
+    def descriptors(self) -> int:
+        """How many it has open."""
+        assert self.process is not None
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
     async def record(self, **expected: Any) -> dict[str, Any]:
         """The first access log line with these values, when it has come."""
 
