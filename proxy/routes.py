@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from proxy import alpn
 from proxy.balance import EndpointSet
 from proxy.client_trust import ClientTrust
 from proxy.dial import Target
@@ -15,7 +16,7 @@ from proxy.errors import MaterialError
 from proxy.identity import IdentityError, cached_identity_of
 from proxy.intentions import Policy
 from proxy.messages import Problem, Update
-from proxy.model import Mesh, ServerName, Service, ServiceName, UpstreamTLS
+from proxy.model import Mesh, ServerName, Service, ServiceName
 from proxy.rivals import Rivals
 from proxy.tls import ServerSession
 from proxy.tls_context import FrontContext, ServiceContext, UpstreamContext
@@ -135,9 +136,11 @@ class RouteTable:
             state = self._services[service.name] = ServiceState(service, policy)
         else:
             self._forget_names(state)
-            state.stale = state.stale or state.service.leaf != service.leaf
+            state.stale = state.stale or (
+                (state.service.leaf, alpn.of_service(state.service)) != (service.leaf, alpn.of_service(service))
+            )
         former, state.service, state.policy = state.service, service, policy
-        _take_upstream_tls(state, former.upstream_tls, problems)
+        _take_upstream_tls(state, former, problems)
         _take_targets(state)
         self._route(state)
         if state.stale:
@@ -184,7 +187,9 @@ class RouteTable:
         contexts: dict[str, ServiceContext] = {}
         for peer in peers & set(self._client_trusts):
             try:
-                contexts[peer] = ServiceContext(state.service.leaf, self._client_trusts[peer], self._spoken)
+                contexts[peer] = ServiceContext(
+                    state.service.leaf, self._client_trusts[peer], self._spoken, alpn=alpn.of_service(state.service)
+                )
             except MaterialError as error:
                 problems.append(Problem(state.service.name, str(error)))
                 if peer in state.contexts:
@@ -196,15 +201,16 @@ def _tls_settings(mesh: Mesh | None) -> tuple[object, ...]:
     return () if mesh is None else (mesh.tls_min_version, mesh.tls_max_version, mesh.cipher_suites)
 
 
-def _take_upstream_tls(state: ServiceState, former: UpstreamTLS | None, problems: list[Problem]) -> None:
-    wanted = state.service.upstream_tls
+def _take_upstream_tls(state: ServiceState, former: Service, problems: list[Problem]) -> None:
+    wanted, offered = state.service.upstream_tls, alpn.to_external_service(state.service)
     if wanted is None:
         state.upstream_tls, state.upstream_unusable = None, ""
         return
-    if wanted == former and state.upstream_tls is not None:
+    before = former.upstream_tls, alpn.to_external_service(former)
+    if (wanted, offered) == before and state.upstream_tls is not None:
         return
     try:
-        state.upstream_tls, state.upstream_unusable = UpstreamContext(wanted), ""
+        state.upstream_tls, state.upstream_unusable = UpstreamContext(wanted, alpn=offered), ""
     except MaterialError as error:
         problems.append(Problem(state.service.name, str(error)))
         if state.upstream_tls is None:

@@ -9,7 +9,7 @@ accepted under another's, and after its root was removed, because resumption ver
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from cryptography import x509
@@ -24,6 +24,8 @@ from proxy.tls import ServerSession, UpstreamSession
 
 _SSL_MODE_NO_AUTO_CHAIN = 0x8  # openssl/ssl.h; the binding does not name it
 _ALERT_UNRECOGNIZED_NAME = 112  # RFC 6066 section 3
+_ALPN_WITHOUT_ANSWER = 3  # SSL_TLSEXT_ERR_NOACK, openssl/tls1.h
+_SELECT_ALPN = "int (*)(SSL *, unsigned char **, unsigned char *, unsigned char *, unsigned int, void *)"
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 _SUITES_TLS13 = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 # Cheapest first; the hybrid group stays on offer for clients that insist on it.
@@ -86,9 +88,13 @@ def _base_context(method: int) -> SSL.Context:
 class ServiceContext:
     """What one linked service presents and trusts; chosen by server name during the handshake."""
 
-    def __init__(self, leaf: Leaf, client_trust: ClientTrust, mesh: Mesh | None = None) -> None:
+    def __init__(
+        self, leaf: Leaf, client_trust: ClientTrust, mesh: Mesh | None = None, *, alpn: tuple[bytes, ...] = ()
+    ) -> None:
         """``mesh`` restricts what TLS is spoken, as on the front context: a session takes its ciphers from here.
 
+        :param alpn: the protocols that the service speaks, the preferred one first. A client that offers none of them
+            is served all the same: without an answer, as if there were no ALPN (RFC 7301 section 3.1).
         :raises MaterialError: when the leaf or the mesh's TLS settings cannot be used.
         """
         self.client_trust = client_trust
@@ -96,6 +102,28 @@ class ServiceContext:
         if mesh is not None:
             _restrict(self.context, mesh.tls_min_version, mesh.tls_max_version, mesh.cipher_suites)
         present(self.context, leaf.certificate_chain_pem, leaf.private_key_pem, f"the leaf {leaf.spiffe_id}")
+        self._alpn = alpn
+        self._callback = ffi.callback(_SELECT_ALPN, self._select_protocol, error=_ALPN_WITHOUT_ANSWER)
+        if alpn:
+            lib.SSL_CTX_set_alpn_select_cb(self.context._context, self._callback, ffi.NULL)
+
+    def _select_protocol(self, _ssl: Any, out: Any, out_length: Any, offered: Any, length: int, _argument: Any) -> int:
+        places = dict(_names_in(bytes(ffi.buffer(offered, length))))
+        for name in self._alpn:
+            if name in places:
+                out[0] = offered + places[name]
+                out_length[0] = len(name)
+                return 0
+        return _ALPN_WITHOUT_ANSWER
+
+
+def _names_in(offered: bytes) -> Iterator[tuple[bytes, int]]:
+    """The names of a list of protocols (RFC 7301 section 3.1, checked by OpenSSL), and where each begins."""
+    place = 0
+    while place < len(offered):
+        end = place + 1 + offered[place]
+        yield offered[place + 1 : end], place + 1
+        place = end
 
 
 class FrontContext:
@@ -219,11 +247,15 @@ def _store_of(context: SSL.Context) -> crypto.X509Store:
 class UpstreamContext:
     """The second TLS session's settings, for one linked service."""
 
-    def __init__(self, settings: UpstreamTLS) -> None:
-        """:raises MaterialError: when the CA, the certificate or the key cannot be used."""
+    def __init__(self, settings: UpstreamTLS, *, alpn: bytes = b"") -> None:
+        """:param alpn: the one protocol that is offered; empty: none is.
+        :raises MaterialError: when the CA, the certificate or the key cannot be used.
+        """
         self.context = _base_context(SSL.TLS_CLIENT_METHOD)
         self.context.set_verify(SSL.VERIFY_PEER)
         self.context.set_min_proto_version(SSL.TLS1_2_VERSION)
+        if alpn:
+            self.context.set_alpn_protos([alpn])
         self.server_name = settings.server_name
         self._handshaking: UpstreamSession | None = None
         self._callback = ffi.callback("int (*)(SSL *, void *)", self._on_certificate_wanted, error=0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from proxy.alpn import HTTP1, HTTP2, OVER_HTTP2
 from proxy.errors import PeerError
 from proxy.http.h1_client import H1Client
 from proxy.http.h1_ending import Ending
@@ -20,10 +21,6 @@ from proxy.http.h2_server import H2Server
 from proxy.http.streams import ClientConnection, ClientEvents, ServerConnection, ServerEvents
 from proxy.http.wire import Wire
 from proxy.model import CloseReason, HTTPSettings, Service
-
-HTTP2 = b"h2"
-HTTP1 = b"http/1.1"
-_OVER_HTTP2 = ("http2", "grpc")
 
 
 def open_server(wire: Wire, events: ServerEvents, service: Service) -> ServerConnection:
@@ -47,7 +44,7 @@ def open_server(wire: Wire, events: ServerEvents, service: Service) -> ServerCon
 def open_client(wire: Wire, events: ClientEvents, service: Service) -> ClientConnection:
     """Towards an external service that was just connected."""
     negotiated = wire.alpn
-    http2 = negotiated == HTTP2 if negotiated else service.protocol in _OVER_HTTP2
+    http2 = negotiated == HTTP2 if negotiated else service.protocol in OVER_HTTP2
     client = H2Client(wire, events) if http2 else H1Client(wire, events)
     client.start()
     return client
