@@ -2,16 +2,18 @@
 
 Which rights are asked for is decided by what ``observe`` and ``registration`` ask; here they are only written down, in
 Consul's policy language or as the JSON that Consul takes for the same. It reads Consul and writes nothing.
+
+Some rights come with ``service:write`` and need no rule: intentions and config entries of that service, and, with any
+such right, jwt-provider entries.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from plugin.assemble.intentions import named_providers
 from plugin.assemble.links import WILDCARD, linked_services
 from plugin.consul import endpoints
 from plugin.consul.api import GatewayService, IntentionMatch, TerminatingGatewayEntry
@@ -26,9 +28,8 @@ _DEFAULT_NAMESPACE = "default"
 @dataclass(frozen=True, slots=True)
 class Rule:
     resource: str
-    """``service``, ``service_prefix``, ``node_prefix``, ``agent_prefix`` or ``mesh``."""
+    """``service``, ``service_prefix``, ``node_prefix`` or ``agent_prefix``."""
     name: str
-    """Empty for ``mesh``, of which there is one."""
     access: str
     reason: str
     namespace: str = _DEFAULT_NAMESPACE
@@ -71,15 +72,8 @@ async def read_policy(client: ConsulClient, gateway: str) -> Policy:
     path = endpoints.gateway_services(gateway)
     rows = decode_rows(await client.blocking_get(path), GatewayService, path) if _links_all(entry) else ()
     linked = tuple(linked_services(entry, rows))
-    intentions = [await _intentions(client, name) for name in (ServiceName(gateway), *linked)]
-    rules = [*_rules(gateway, entry, linked)]
-    if all(any(map(reaches_everyone, matches)) for matches in intentions):
-        # Each of them would answer in the default's place.
-        reason = "What applies when no intention matches: intentions from * hide it from who may not read the agent."
-        rules.append(Rule("agent_prefix", "", "read", reason))
-    if any(map(named_providers, intentions)):
-        rules.append(Rule("mesh", "", "read", "The jwt-provider entries that intentions name."))
-    return Policy(gateway, entry is not None, tuple(rules))
+    hidden = await _default_is_hidden(client, (ServiceName(gateway), *linked))
+    return Policy(gateway, entry is not None, tuple(_rules(gateway, entry, linked, default_is_hidden=hidden)))
 
 
 async def _entry(client: ConsulClient, gateway: str) -> TerminatingGatewayEntry | None:
@@ -92,7 +86,9 @@ def _links_all(entry: TerminatingGatewayEntry | None) -> bool:
     return any(link.name == WILDCARD for link in (entry.services if entry else None) or ())
 
 
-def _rules(gateway: str, entry: TerminatingGatewayEntry | None, linked: Iterable[ServiceName]) -> Iterable[Rule]:
+def _rules(
+    gateway: str, entry: TerminatingGatewayEntry | None, linked: Iterable[ServiceName], *, default_is_hidden: bool
+) -> Iterable[Rule]:
     spaces_of_wildcard = {
         link.namespace or (entry.namespace if entry else "") or _DEFAULT_NAMESPACE
         for link in (entry.services if entry else None) or ()
@@ -114,20 +110,25 @@ def _rules(gateway: str, entry: TerminatingGatewayEntry | None, linked: Iterable
     for namespace in sorted({_DEFAULT_NAMESPACE, *spaces_of_wildcard, *(name.namespace for name in named)}):
         reason = "The addresses and checks of the nodes on which instances are registered."
         yield Rule("node_prefix", "", "read", reason, namespace)
+    if default_is_hidden:
+        reason = "What applies when no intention matches: intentions from * hide it from who may not read the agent."
+        yield Rule("agent_prefix", "", "read", reason)
 
 
-async def _intentions(client: ConsulClient, name: ServiceName) -> tuple[IntentionMatch, ...]:
-    params = (("by", "destination"), ("name", name.name), *endpoints.tenancy(name))
-    reply = await client.blocking_get(endpoints.INTENTIONS_MATCH, params)
-    found = decode(reply, dict[str, tuple[IntentionMatch, ...] | None], endpoints.INTENTIONS_MATCH)
-    if name.name not in found:
-        raise ConsulUnavailable(f"Consul's answer about the intentions of {name} leaves it out")
-    return found[name.name] or ()
+async def _default_is_hidden(client: ConsulClient, names: Iterable[ServiceName]) -> bool:
+    """Whether every service has an intention from ``*``, which would answer in the default's place."""
+    for name in names:
+        params = (("by", "destination"), ("name", name.name), *endpoints.tenancy(name))
+        reply = await client.blocking_get(endpoints.INTENTIONS_MATCH, params)
+        found = decode(reply, dict[str, tuple[IntentionMatch, ...] | None], endpoints.INTENTIONS_MATCH)
+        if name.name not in found:
+            raise ConsulUnavailable(f"Consul's answer about the intentions of {name} leaves it out")
+        if not any(map(reaches_everyone, found[name.name] or ())):
+            return False
+    return True
 
 
 def _hcl(rule: Rule) -> str:
-    if rule.resource == "mesh":
-        return f'{rule.resource} = "{rule.access}"'
     # A JSON string is one of the policy language, too: both quote alike.
     return f'{rule.resource} {json.dumps(rule.name)} {{ policy = "{rule.access}" }}'
 
@@ -138,10 +139,7 @@ def _in_namespace(namespace: str, lines: Iterable[str]) -> Iterable[str]:
 
 
 def _json(rules: Iterable[Rule]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    found: dict[str, dict[str, Mapping[str, str]]] = {}
     for rule in rules:
-        if rule.resource == "mesh":
-            found[rule.resource] = rule.access
-        else:
-            found.setdefault(rule.resource, {})[rule.name] = {"policy": rule.access}
-    return found
+        found.setdefault(rule.resource, {})[rule.name] = {"policy": rule.access}
+    return dict(found)

@@ -1,7 +1,7 @@
 """Reads the jwt-provider entries, from when an intention names the first one.
 
-All of them in one list: a token may read every one or none, and a list shows what was deleted. Without ``mesh:read``
-the list is empty, which is taken for a refusal.
+All of them in one list: a token may read every one or none, and a list shows what was deleted. With a token that
+may write no service and not read the mesh, the list is empty, which is taken for a refusal.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class ProviderReader:
     def _learned(self, news: News[tuple[Any, ...]]) -> None:
         if self._poller.watch.filtered:
             rule = endpoints.rule("mesh", "", "read")
-            text = f"the token may not read jwt-provider entries; add this rule to its policy: {rule}"
+            text = f"the token may not read jwt-provider entries: it takes service:write on some service, or {rule}"
             self._store.providers.failed(ConsulForbidden(text, rule))
         else:
             self._store.providers.learned(news.value, index=news.index)

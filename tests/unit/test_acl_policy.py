@@ -89,23 +89,6 @@ async def test_the_agent_is_read_only_where_intentions_hide_the_default(
     assert ('agent_prefix "" { policy = "read" }' in rules(await read(fake))) is needed
 
 
-@pytest.mark.parametrize(
-    "intention",
-    [
-        {"Action": "allow", "JWT": {"Providers": [{"Name": "okta"}]}},
-        {"Permissions": [{"Action": "allow", "JWT": {"Providers": [{"Name": "okta"}]}}]},
-    ],
-    ids=["of the intention", "of a permission"],
-)
-async def test_providers_are_read_only_where_intentions_name_one(fake: FakeConsul, intention: dict[str, Any]) -> None:
-    fake.values[ENTRY] = linked("db")
-    rows = [{"SourceName": "web", "DestinationName": "db", **intention}]
-    fake.values[endpoints.INTENTIONS_MATCH] = lambda request: {name: rows for name in request.query.getall("name")}
-    policy = await read(fake)
-    assert 'mesh = "read"' in rules(policy)
-    assert json.loads(policy.json())["mesh"] == "read"
-
-
 async def test_what_cannot_be_read_is_not_taken_for_nothing(fake: FakeConsul) -> None:
     fake.fail(ENTRY, status(403, "Permission denied"))
     with pytest.raises(ConsulForbidden) as caught:
