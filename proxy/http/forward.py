@@ -22,6 +22,9 @@ FORWARDED_PROTO = b"x-forwarded-proto"
 _OF_ENVOY = b"x-envoy-"
 """What sidecars say to each other: timeouts, attempts, retries. It is not for anybody outside the mesh."""
 
+_WRITTEN_HERE = frozenset({CLIENT_CERTIFICATE})
+"""Whoever may forge one of these is somebody else: also with underscores, which many servers take for dashes."""
+
 _URL_ENCODED = str.maketrans({"\n": "%0A", " ": "%20", "+": "%2B", "/": "%2F", "=": "%3D"})
 """Of PEM text in a header, as Envoy encodes it."""
 
@@ -63,6 +66,7 @@ def request_for(
     request_id: bytes,
     scheme: bytes,
     tokens: Accepted | None,
+    reserved: frozenset[bytes] = frozenset(),
 ) -> RequestHead:
     """What the external service is asked. The target stays: exactly this was decided about.
 
@@ -70,14 +74,17 @@ def request_for(
     :param request_id: of a request that brought none.
     :param scheme: of the connection to the external service.
     :param tokens: that the request brought, and that were asked for.
+    :param reserved: names that only the gateway writes (:attr:`proxy.intentions.Policy.reserved_headers`).
     """
     headers: Headers = []
     certificates: list[bytes] = []
     has_id = has_proto = False
-    removed = tokens.removed if tokens is not None else ()
+    removed = reserved if tokens is None else reserved | tokens.removed
     for header in head.headers:
         name = header[0]
         if name in removed:
+            continue
+        if b"_" in name and _dashed(name) in _WRITTEN_HERE | removed:
             continue
         if name.startswith(b"x-"):
             if name == CLIENT_CERTIFICATE:
@@ -97,9 +104,12 @@ def request_for(
     if client_certificate:
         headers.append((CLIENT_CERTIFICATE, b",".join((*certificates, client_certificate))))
     if tokens is not None:
-        names = {name for name, _ in tokens.added}
-        headers = [header for header in headers if header[0] not in names] + tokens.added
+        headers += tokens.added
     return dataclasses.replace(head, authority=authority, headers=headers, scheme=scheme)
+
+
+def _dashed(name: bytes) -> bytes:
+    return name.replace(b"_", b"-")
 
 
 def response_for(head: ResponseHead, cookies: Headers) -> ResponseHead:

@@ -55,7 +55,8 @@ def normalized(target: bytes, how: Normalization) -> bytes:
     path, moved = _one_form(path, how)
     target = path + mark + query
     if moved:
-        raise Elsewhere(target)
+        # Two slashes, or a slash and a backslash, would send a browser to another host.
+        raise Elsewhere(b"/" + target.lstrip(b"/\\"))
     return target
 
 

@@ -127,6 +127,7 @@ class HTTPSession:
             request_id=request_id,
             scheme=b"http" if service.upstream_tls is None else b"https",
             tokens=permit.tokens,
+            reserved=route.state.policy.reserved_headers,
         )
 
     def ended(self, exchange: Exchange) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -93,6 +94,16 @@ def test_escaped_slashes_are_treated_as_the_mesh_says() -> None:
     assert moved.value.target == b"/secret?q=%2F"
     for action in EscapedSlashes:
         assert normalized(b"/a/%2e%2e/b?q=%2F", Normalization(escaped_slashes=action)) == b"/b?q=%2F"
+
+
+@pytest.mark.parametrize(
+    "target", [b"//evil.example%2F", b"/%2Fevil.example", b"/%5Cevil.example", b"/%5C%2f/evil.example"]
+)
+def test_a_redirect_stays_at_this_host(target: bytes) -> None:
+    for how in (BY_HAND, SECURE):
+        with pytest.raises(Elsewhere) as moved:
+            normalized(target, msgspec.structs.replace(how, escaped_slashes=EscapedSlashes.REDIRECT))
+        assert re.match(rb"/evil", moved.value.target)
 
 
 def test_normalization_can_be_turned_off() -> None:
