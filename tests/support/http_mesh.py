@@ -11,4 +11,5 @@ from tests.support.mesh import HandMadeMesh, allow
 def http_service(mesh: HandMadeMesh, *ports: int, **fields: Any) -> Service:
     fields.setdefault("http", HTTPSettings())
     fields.setdefault("intentions", (allow("web"),))
-    return mesh.service("db", *ports, protocol="http", **fields)
+    fields.setdefault("protocol", "http")
+    return mesh.service("db", *ports, **fields)
