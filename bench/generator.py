@@ -159,7 +159,7 @@ class Generator:
 
     @contextlib.asynccontextmanager
     async def external_services(self) -> AsyncIterator[dict[str, int]]:
-        """The loopback port of each external service: ``source``, ``sink`` and ``echo``."""
+        """The loopback port of each external service: ``source``, ``sink``, ``echo``, ``http``, ``http2``."""
         async with self.session("serve") as session:
             yield await session.event()
 

@@ -30,9 +30,9 @@ class Workload:
     """Rounds are this many times as many, and as much shorter: for what a moment of the machine's would spoil whole."""
 
 
-def _bulk(command: str, behaviour: str, title: str, connections: int) -> Workload:
+def _bulk(command: str, behaviour: str, title: str, connections: int, goal: float = 0.95) -> Workload:
     measure = Measure(
-        name=title, unit="GiB per CPU second", digits=2, scale=1 / GIB, ratio_goal=Goal(value=0.95, at_least=True)
+        name=title, unit="GiB per CPU second", digits=2, scale=1 / GIB, ratio_goal=Goal(value=goal, at_least=True)
     )
     return Workload(
         command=command,
@@ -40,6 +40,17 @@ def _bulk(command: str, behaviour: str, title: str, connections: int) -> Workloa
         title=title,
         connections=connections,
         takes=((measure, lambda result, cpu_s: per_cpu_second(result.bytes, cpu_s)),),
+    )
+
+
+def _requests(command: str, behaviour: str, title: str, connections: int, goal: float) -> Workload:
+    measure = Measure(name=title, unit="requests per CPU second", ratio_goal=Goal(value=goal, at_least=True))
+    return Workload(
+        command=command,
+        behaviour=behaviour,
+        title=title,
+        connections=connections,
+        takes=((measure, lambda result, cpu_s: per_cpu_second(result.operations, cpu_s)),),
     )
 
 
@@ -88,6 +99,31 @@ WORKLOADS = (
             (
                 Measure(name="Echo round trips", unit="per CPU second"),
                 lambda result, cpu_s: per_cpu_second(result.operations, cpu_s),
+            ),
+        ),
+    ),
+    _requests("http1", "http", "HTTP/1.1, small requests", 16, 0.7),
+    _requests("http2", "http2", "HTTP/2, small requests", 4, 0.3),
+    _bulk("http-down", "http", "HTTP/1.1, responses of 1 MiB", 4, 0.9),
+    _bulk("http-up", "http", "HTTP/1.1, requests of 1 MiB", 4, 0.9),
+    Workload(
+        command="http-latency",
+        behaviour="http",
+        title="HTTP/1.1, one request at a time",
+        connections=1,
+        slices=4,
+        takes=(
+            (
+                Measure(
+                    name="HTTP/1.1 request, median",
+                    unit="microseconds",
+                    ratio_goal=Goal(value=1.3, at_least=False),
+                ),
+                lambda result, _cpu_s: result.p50_us,
+            ),
+            (
+                Measure(name="HTTP/1.1 request, 99th percentile", unit="microseconds"),
+                lambda result, _cpu_s: result.p99_us,
             ),
         ),
     ),

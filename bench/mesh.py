@@ -17,6 +17,8 @@ CLIENT = "bench-client"
 """Allowed, always."""
 REVOKED_CLIENT = "bench-revoked"
 """Allowed, until the policy workload denies it."""
+PROTOCOLS = {"http": "http", "http2": "http2"}
+"""Of the behaviours that are carried request by request; the others are TCP."""
 
 
 def service(behaviour: str) -> str:
@@ -46,6 +48,8 @@ class BenchMesh:
         """Write everything to ``agent``, and leaves and roots into ``folder``. ``ports`` are by behaviour."""
         for behaviour, port in ports.items():
             await agent.register_external(f"{behaviour}-node", "127.0.0.1", service(behaviour), port)
+            if protocol := PROTOCOLS.get(behaviour):
+                await agent.write_config({"Kind": "service-defaults", "Name": service(behaviour), "Protocol": protocol})
             await allow(agent, behaviour, revoked_client=True)
         links = [{"Name": service(behaviour)} for behaviour in sorted(ports)]
         for name in gateways:

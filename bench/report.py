@@ -155,6 +155,10 @@ def _method(outcome: Outcome, plan: Plan, tls: str) -> list[str]:
         "New connections: connect, full mutual-TLS handshake, one byte there and back, close; eight at a time, no "
         "session is resumed.",
         "Echo: one connection, one message after the other; four times as many rounds, each a quarter as long.",
+        "HTTP: small requests are GETs with an answer of 128 bytes: HTTP/1.1 on 16 connections with one request at a "
+        "time each, HTTP/2 on 4 connections with 8 streams each and to a service of protocol `http2`. Bodies of 1 MiB "
+        "go over four connections of HTTP/1.1, with their length. One request at a time: one connection, four times as "
+        "many rounds, each a quarter as long. Intentions are as for TCP, no permission is evaluated.",
         f"Memory: growth of a freshly started gateway from {plan.idle_connections:,} connections that have each "
         "carried one byte; kernel memory not included.",
         "Policy: a client holds 20 connections and opens another one every 5 ms while `PUT /v1/config` turns its "

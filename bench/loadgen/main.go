@@ -3,7 +3,7 @@
 // It speaks to the gateway as a service of the mesh does: mutual TLS with a leaf of Consul's CA, by server name. It
 // measures what a client can see; processor time and memory of the gateway are its caller's business.
 //
-// `loadgen serve` prints the ports of its three services as JSON and serves until standard input ends. Every other
+// `loadgen serve` prints the ports of its services as JSON and serves until standard input ends. Every other
 // command is a workload: it prints JSON, one object per line, the result last.
 package main
 
@@ -33,6 +33,11 @@ var workloads = map[string]func(options) error{
 	"bulk-up":         bulkUp,
 	"new-connections": newConnections,
 	"echo":            echo,
+	"http1":           http1,
+	"http2":           http2,
+	"http-down":       httpDown,
+	"http-up":         httpUp,
+	"http-latency":    httpLatency,
 	"idle":            idle,
 	"watch":           watch,
 }
@@ -46,7 +51,7 @@ func main() {
 
 func run(arguments []string) error {
 	if len(arguments) == 0 {
-		return fmt.Errorf("no command: serve, bulk-down, bulk-up, new-connections, echo, idle or watch")
+		return fmt.Errorf("no command: serve, watch or a workload")
 	}
 	if arguments[0] == "serve" {
 		return serve()

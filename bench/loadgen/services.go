@@ -7,22 +7,32 @@ import (
 
 const chunk = 256 * 1024
 
-// serve is the external service: three behaviours on a loopback port each.
+// serve is the external service: each behaviour on a loopback port.
 func serve() error {
 	ports := map[string]int{}
-	for name, behaviour := range map[string]func(net.Conn){"source": source, "sink": sink, "echo": echoBack} {
+	for name, behaviour := range map[string]func(net.Listener){
+		"source": connections(source),
+		"sink":   connections(sink),
+		"echo":   connections(echoBack),
+		"http":   serveHTTP,
+		"http2":  serveHTTP,
+	} {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			return err
 		}
 		ports[name] = listener.Addr().(*net.TCPAddr).Port
-		go accept(listener, behaviour)
+		go behaviour(listener)
 	}
 	if err := report(ports); err != nil {
 		return err
 	}
 	untilReleased()
 	return nil
+}
+
+func connections(behaviour func(net.Conn)) func(net.Listener) {
+	return func(listener net.Listener) { accept(listener, behaviour) }
 }
 
 func accept(listener net.Listener, behaviour func(net.Conn)) {
