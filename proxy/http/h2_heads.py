@@ -18,7 +18,8 @@ MOST_FIELDS = 100
 
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 _VALUE = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
-_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
+_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Z-]{1,64}")
+"""Without lower case: ``get`` is not GET (RFC 9110 section 9.1), and many a server takes it for that all the same."""
 _PATH = re.compile(rb"/[\x21\x22\x24-\x7e]*")
 """Visible ASCII without ``#``: a fragment is never sent (RFC 9110 section 7.1)."""
 _STATUS = re.compile(rb"[1-9][0-9][0-9]")

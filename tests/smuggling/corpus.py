@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.smuggling import chunks, connections, heads, hosts, lengths, paths
+from tests.smuggling import chunks, connections, downgrade, heads, hosts, lengths, paths
 from tests.smuggling.case import AnyCase
 
 CORPUS: list[AnyCase] = [
@@ -12,4 +12,5 @@ CORPUS: list[AnyCase] = [
     *hosts.CASES,
     *paths.CASES,
     *connections.CASES,
+    *downgrade.CASES,
 ]

@@ -75,7 +75,7 @@ class Stand:
     def forwarded(self, answer: Answer) -> list[dict[str, Any]]:
         """What the access log says of that connection's requests that went on to a back end."""
         new = [record for record in self.worker.records[self.logged :] if record["client"] == answer.client]
-        return [record for record in new if record["event"] == "request" and record.get("endpoint")]
+        return [record for record in new if record.get("event") == "request" and record.get("endpoint")]
 
 
 @asynccontextmanager
