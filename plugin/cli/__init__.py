@@ -1,40 +1,61 @@
 """The command line: one module for each command, one entry point.
 
-``main`` turns every error into one sentence and an exit code; commands only raise. Further commands are added to
-:data:`commands` with ``commands.add_command``.
+``main`` turns every error into one sentence and an exit code; commands only raise. A command's module is imported when
+the command is asked for: a gateway that starts does not wait for what the others need.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 
 import click
 
-from plugin.cli.acl_policy import acl_policy
-from plugin.cli.check import check
-from plugin.cli.dev import dev
-from plugin.cli.link import link
-from plugin.cli.refresh import refresh
-from plugin.cli.reload import reload
-from plugin.cli.run import run
-from plugin.cli.snapshot import snapshot
-from plugin.cli.status import status
-from plugin.cli.unlink import unlink
-from plugin.cli.version import version
 from plugin.errors import GatewayError
 from plugin.version import version_text
 from proxy import logs
 
 EXIT_ERROR = 2
+_NAMES = (
+    *("run", "reload", "dev", "link", "unlink", "status"),
+    *("check", "acl-policy", "snapshot", "refresh", "version"),
+)
+"""Each is a function of the module of its name, with ``_`` for ``-``."""
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_NAMES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _NAMES:
+            return None
+        name = cmd_name.replace("-", "_")
+        command: click.Command = getattr(importlib.import_module(f"plugin.cli.{name}"), name)
+        return command
+
+
+def _print_version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        click.echo(f"consul-tgw {version_text()}")
+        context.exit()
 
 
 @click.group(
+    cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Consul is found like Consul's own tools find it: CONSUL_HTTP_ADDR, CONSUL_HTTP_TOKEN[_FILE], CONSUL_CACERT,"
     " CONSUL_CLIENT_CERT, CONSUL_CLIENT_KEY, CONSUL_NAMESPACE, CONSUL_PARTITION.",
 )
-@click.version_option(version_text(), message="consul-tgw %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
 def commands() -> None:
     """A terminating gateway for Consul: carries mesh traffic to services outside the mesh.
 
@@ -44,10 +65,6 @@ def commands() -> None:
     See what is missing:     consul-tgw check --service my-gateway
     See what it does:        consul-tgw status
     """
-
-
-for command in (run, reload, dev, link, unlink, status, check, acl_policy, snapshot, refresh, version):
-    commands.add_command(command)
 
 
 def main() -> None:

@@ -27,8 +27,8 @@ from tests.support.process_limits import cpu_s, no_new_descriptors
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 SOURCE, SERVICE, GATEWAY = "machine-client", "machine-db", "machine-gateway"
-BACK_WITHIN_S = 10.0
-"""On an idle machine it is well under a second: the start of a Python process."""
+BACK_WITHIN_S = 5.0
+"""On an idle machine it is 0.3 s: the start of a Python process."""
 HOUR_S = 3600
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,16 @@ from rich.console import Console
 from plugin import cli
 from plugin.addresses import HostPort
 from plugin.check import Finding, Report, ServiceReport
-from plugin.cli import commands
+from plugin.cli import _NAMES, commands
 from plugin.cli.check import render as render_check
-from plugin.cli.run import gateway_settings
+from plugin.cli.run import gateway_settings, run
 from plugin.cli.status import duration, render
 from plugin.errors import ConfigError
 from tests.unit.test_admin import READY
 
 
 def settings(*arguments: str) -> Any:
-    context = commands.commands["run"].make_context(
-        "run", ["--service", "gw", "--address", "10.0.0.5:8443", *arguments]
-    )
+    context = run.make_context("run", ["--service", "gw", "--address", "10.0.0.5:8443", *arguments])
     return gateway_settings(context.params)
 
 
@@ -122,7 +121,20 @@ def test_no_gateway_to_ask_is_an_error(
     assert "no running gateway was found" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", sorted(commands.commands))
+def test_a_start_does_not_wait_for_what_other_commands_need() -> None:
+    code = "import sys, plugin.cli.run; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {"plugin", "click"} <= set(said)
+    assert not {"aiohttp", "consul", "cryptography", "rich", "requests", "urllib3"} & set(said)
+
+
+def test_the_commands_are_all_there() -> None:
+    context = click.Context(commands)
+    assert {commands.get_command(context, name).name for name in commands.list_commands(context)} == set(_NAMES)  # type: ignore[union-attr]
+    assert commands.get_command(context, "main") is None
+
+
+@pytest.mark.parametrize("command", _NAMES)
 def test_every_command_explains_itself(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
