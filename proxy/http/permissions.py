@@ -130,7 +130,7 @@ def _path_test(match: Match, value: str, *, surely: bool) -> _Test:
     if match not in (Match.EXACT, Match.PREFIX):
         raise _Unusable(f"a path cannot be compared by {match.value!r}")
     patterns = readings_of_pattern(one_spelling(value.encode()))
-    first, written = patterns[0], patterns[:2]
+    first, written = patterns[0], patterns[:3]
     same: Callable[[bytes, bytes], bool] = bytes.__eq__ if match is Match.EXACT else bytes.startswith
 
     def allows(asked: Asked) -> bool:

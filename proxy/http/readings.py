@@ -9,6 +9,7 @@ does; a rule that allows, only when every reading does. Most paths have one read
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from proxy.http.normalization import merged_slashes, without_dot_segments
 
@@ -17,24 +18,14 @@ _ESCAPED_ASCII = re.compile(rb"%(?:2[1-9A-Fa-f]|[3-6][0-9A-Fa-f]|7[0-9A-Ea-e])")
 """What is visible; a space, a control character and what is not ASCII have one spelling, the escaped one."""
 _PARAMETERS = re.compile(rb";[^/]*")
 
-Reading = int
-"""An index into what :func:`readings` returns, for what has more than one."""
-COUNT = 5
+COUNT = 7
 
 
 def readings(path: bytes) -> tuple[bytes, ...]:
-    """Return ``path`` itself, and when others may read it otherwise, all ``COUNT`` readings, always in this order:
-    as it is; decoded; decoded twice; without path parameters, then decoded; the other way round."""
+    """Return ``path`` itself, and when others may read it otherwise, all ``COUNT`` readings, always in one order."""
     if _AMBIGUOUS.search(path) is None:
         return (path,)
-    once = _visible(path)
-    return (
-        path,
-        _resolved(once),
-        _resolved(_visible(once)),
-        _resolved(_visible(_PARAMETERS.sub(b"", path))),
-        _resolved(_PARAMETERS.sub(b"", once)),
-    )
+    return (path, *map(_resolved, _decoded(path)))
 
 
 def readings_of_pattern(text: bytes) -> tuple[bytes, ...]:
@@ -42,14 +33,19 @@ def readings_of_pattern(text: bytes) -> tuple[bytes, ...]:
     ``/a/.`` is the beginning of ``/a/.b``."""
     if _AMBIGUOUS.search(text) is None:
         return (text,) * COUNT
-    once = _visible(text)
-    return (
-        text,
-        _slashes(once),
-        _slashes(_visible(once)),
-        _slashes(_visible(_PARAMETERS.sub(b"", text))),
-        _slashes(_PARAMETERS.sub(b"", once)),
-    )
+    return (text, *map(_slashes, _decoded(text)))
+
+
+def _decoded(path: bytes) -> Iterator[bytes]:
+    """As it is, once, twice; without path parameters, then decoded; the other way round."""
+    once = _visible(path)
+    yield path
+    yield once
+    yield _visible(once)
+    stripped = _PARAMETERS.sub(b"", path)
+    yield stripped
+    yield _visible(stripped)
+    yield _PARAMETERS.sub(b"", once)
 
 
 def _visible(path: bytes) -> bytes:
