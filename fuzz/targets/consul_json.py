@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -9,13 +10,16 @@ from fuzz.draw import Draw
 from plugin.assemble.access_logs import access_log_choice
 from plugin.assemble.intentions import decode_intentions
 from plugin.assemble.links import linked_services
+from plugin.assemble.mesh_http import mesh_http
 from plugin.assemble.mesh_tls import incoming_tls
 from plugin.assemble.proxy_config import upstream_config
 from plugin.assemble.resolver import balance, connect_timeout, idle_timeout, max_lifetime
 from plugin.consul import api
 from plugin.consul.client import decode, decode_rows
+from plugin.consul.strict import NotUnderstood
 from plugin.consul.transport import Reply
 from plugin.errors import ConsulUnavailable
+from plugin.jwks.provider import read_provider
 from proxy.rules import Action, Intention
 
 CODE = ("plugin.consul.api", "plugin.assemble.intentions", "plugin.assemble.resolver", "plugin.assemble.proxy_config")
@@ -37,6 +41,7 @@ _ROWS = (
     api.MeshEntry,
     api.Check,
     api.IntentionMatch,
+    Any,
 )
 
 
@@ -76,6 +81,10 @@ def _use(value: object) -> None:
             access_log_choice(value.access_logs)
         case api.MeshEntry():
             incoming_tls(value.tls.incoming if value.tls else None)
+            mesh_http(value.http)
+        case dict():
+            with contextlib.suppress(NotUnderstood):
+                read_provider(value)
 
 
 def _compare(decoded: tuple[Intention, ...], rows: list[dict[str, Any]]) -> None:

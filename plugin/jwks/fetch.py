@@ -72,11 +72,11 @@ class KeyFetcher:
             raise _unavailable(source, f"no connection within {source.connect_timeout_s:g} s") from error
         except TimeoutError as error:
             raise _unavailable(source, f"no answer within {source.timeout_s:g} s") from error
-        except (aiohttp.ClientConnectorCertificateError, ssl.SSLError) as error:
+        except (aiohttp.ClientSSLError, ssl.SSLError) as error:
             remedy = "correct its certificate, or TrustedCA of the jwt-provider entry"
-            raise _unavailable(source, str(error), remedy) from error
+            raise _unavailable(source, _told(error), remedy) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise _unavailable(source, str(error) or type(error).__name__) from error
+            raise _unavailable(source, _told(error)) from error
 
     async def _content(self, source: RemoteKeys) -> bytes:
         assert self._session is not None
@@ -119,6 +119,15 @@ class KeyFetcher:
             return await asyncio.to_thread(ssl.create_default_context, cadata=pem)
         except (ssl.SSLError, TypeError, ValueError):
             raise NotUnderstood("its TrustedCA holds no certificate in PEM format") from None
+
+
+def _told(error: Exception) -> str:
+    """The same whenever the same happens: aiohttp's own texts say where an object lies in memory."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return str(error.certificate_error)
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return str(error.os_error)
+    return str(error) or type(error).__name__
 
 
 def _unavailable(source: RemoteKeys, why: str, remedy: str = "") -> KeysUnavailable:

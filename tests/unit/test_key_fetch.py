@@ -138,6 +138,14 @@ async def test_a_host_that_does_not_exist(server: KeyServer) -> None:
     assert "cannot be had" in await refused(RemoteKeys("https://no-such-host.invalid/keys"))
 
 
+async def test_the_same_fault_has_the_same_text(server: KeyServer) -> None:
+    """A new text is a new line in the log, and a new state for the workers."""
+    untrusted, absent = RemoteKeys(server.uri), RemoteKeys("https://127.0.0.1:1/keys", ca_pem=trusting(server).ca_pem)
+    for source in (untrusted, absent, RemoteKeys("https://no-such-host.invalid/keys")):
+        assert await refused(source) == await refused(source)
+        assert "0x" not in await refused(source)
+
+
 def test_the_hosts_own_roots_verify_names() -> None:
     context = ssl.create_default_context()
     assert context.check_hostname
