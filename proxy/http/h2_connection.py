@@ -146,6 +146,13 @@ class Multiplexer(Generic[AnyStream]):
             self.engine.increment_flow_control_window(more)
         self.wire.listen()
 
+    @property
+    def head_begun(self) -> bool:
+        """The peer owes the rest of its first words, or of a list of headers; of a body it may take its time."""
+        if not self._settled or self._block is not None:
+            return True
+        return self._reader.incomplete and not self.open_requests
+
     def emit(self, data: bytes) -> None:
         if not self.wire.write(data):
             self.congested = True
@@ -340,11 +347,14 @@ class Multiplexer(Generic[AnyStream]):
 
     def pump(self) -> None:
         """Send what streams hold, each some, in turn."""
+        engine = self.engine
         while self._waiting and not self.congested and not self.closed:
-            moved = self.engine.outbound_flow_control_window
+            before = engine.outbound_flow_control_window
             for stream in list(self._waiting.values()):
+                if engine.outbound_flow_control_window <= 0 and stream.is_held:
+                    return  # whoever is first now has the next turn
                 self._pump_one(stream)
-            if self.engine.outbound_flow_control_window == moved:
+            if engine.outbound_flow_control_window == before:
                 return
 
     def _pump_one(self, stream: AnyStream) -> None:

@@ -30,7 +30,7 @@ from proxy.http.h2_frames import END_STREAM, LARGEST_FRAME, Kind, header, window
 
 _UNLIMITED = 2**31 - 1
 _STANDARD_TABLE = 4_096
-"""Bytes of the table of headers that is kept of what was sent, whatever the peer allows beyond (RFC 7541 section 4)."""
+"""Bytes of a table of headers (RFC 9113 section 6.5.2)."""
 _KNOWN_SETTINGS = frozenset(int(code) for code in SettingCodes)
 
 HeadersReceived = RequestReceived | ResponseReceived | InformationalResponseReceived | TrailersReceived
@@ -174,23 +174,15 @@ class Engine(H2Connection):
         for code, value in values:
             if code not in _KNOWN_SETTINGS:
                 continue
-            if code == SettingCodes.HEADER_TABLE_SIZE and value < self.encoder.header_table_size:
-                self.encoder.header_table_size = value  # also one that is taken back in the same frame
+            if code == SettingCodes.HEADER_TABLE_SIZE:
+                # Not more is kept of what was sent, whatever the peer allows. One that is taken back in the same frame
+                # counts all the same (RFC 7541 section 4.2).
+                value = min(value, _STANDARD_TABLE)
+                self.encoder.header_table_size = min(value, self.encoder.header_table_size)
             known[code] = value
         self.take(SettingsFrame(0, settings=known))
-        self._limit_table()
-
-    def take_settings_ack(self) -> None:
-        frame = SettingsFrame(0)
-        frame.flags.add("ACK")
-        self.take(frame)
-
-    def _limit_table(self) -> None:
-        """The peer may allow a table of headers without end, which would be kept here."""
-        if self.encoder.header_table_size > _STANDARD_TABLE:
-            self.encoder.header_table_size = _STANDARD_TABLE
         changes = self.encoder.table_size_changes
-        if len(changes) > 2:  # the smallest one and the last one are what the peer has to hear of (RFC 7541, 4.2)
+        if len(changes) > 2:  # the smallest one and the last one are what the peer has to hear of
             self.encoder.table_size_changes = [min(changes), changes[-1]]
 
     # --- sending ------------------------------------------------------------------------------------------------

@@ -95,6 +95,11 @@ class FrameReader:
         if start < end:
             self._partial += data[start:]
 
+    @property
+    def incomplete(self) -> bool:
+        """Part of a frame has come."""
+        return bool(self._partial)
+
     def _skip_preface(self, data: memoryview) -> memoryview:
         part = bytes(data[: len(self._preface)])
         if not self._preface.startswith(part):

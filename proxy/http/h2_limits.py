@@ -24,7 +24,7 @@ class Flood(enum.StrEnum):
     WINDOWS = "WINDOW_UPDATE frames"
     IDLE = "frames that mean nothing: PRIORITY, unknown ones, on streams that have ended"
     CONTINUATION = "CONTINUATION frames (CVE-2024-27316)"
-    UNREAD = "answers that the peer does not read"
+    UNREAD = "requests and frames that ask for answers, while the answers are not read"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from h2.errors import ErrorCodes
 
 from proxy.errors import PeerError
 from proxy.http import h2_frames as frames
 from proxy.http import h2_heads as heads
 from proxy.http.errors import BadRequest
-from proxy.http.h2_connection import CONNECTION_WINDOW, STREAM_WINDOW, Multiplexer
+from proxy.http.h2_connection import CONNECTION_WINDOW, HEAD_TIMEOUT_S, IDLE_TIMEOUT_S, STREAM_WINDOW, Multiplexer
 from proxy.http.h2_frames import LARGEST_WINDOW
 from proxy.http.h2_heads import Malformed
 from proxy.http.h2_limits import Flood, FloodError
@@ -98,13 +100,18 @@ class H2Server(Multiplexer[H2Stream]):
         wire: Wire,
         events: ServerEvents,
         *,
-        max_head_bytes: int,
+        max_head_bytes: int = 60 * 1024,
         window: int = STREAM_WINDOW,
         connection_window: int = CONNECTION_WINDOW,
+        head_timeout_s: float = HEAD_TIMEOUT_S,
+        idle_timeout_s: float = IDLE_TIMEOUT_S,
     ) -> None:
         """
         :param max_head_bytes: of a request: names and values together.
         :param window: bytes of a request's body that may wait here.
+        :param head_timeout_s: for the preface, and for each head from its first frame to its last; twice as much at
+            most.
+        :param idle_timeout_s: without a request; 0 means never.
         """
         super().__init__(
             wire,
@@ -119,9 +126,17 @@ class H2Server(Multiplexer[H2Stream]):
         self._last = LARGEST_WINDOW
         """Requests on later streams are refused."""
         self._reason: tuple[CloseReason, str] = (CloseReason.CLIENT_EOF, "")
+        self._head_timeout_s = head_timeout_s
+        self._idle_timeout_s = idle_timeout_s
+        self._idle_since_s = self.now_s()
+        self._begun = -1
+        """How many heads were complete when one that is not was seen."""
+        self._heads = 0
+        self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         self.open()
+        self._look_later()
 
     def drain(self) -> None:
         """In two steps (RFC 9113 section 6.8): what the client sent before it knew is still answered."""
@@ -143,6 +158,7 @@ class H2Server(Multiplexer[H2Stream]):
     # --- requests -------------------------------------------------------------------------------------------------
 
     def on_block(self, number: int, block: bytes, *, end: bool) -> None:
+        self._heads += 1
         stream = self.streams.get(number)
         if stream is not None:
             self._take_trailers(stream, block, end=end)
@@ -153,6 +169,8 @@ class H2Server(Multiplexer[H2Stream]):
             self._take_request(number, block, end=end)
 
     def _take_request(self, number: int, block: bytes, *, end: bool) -> None:
+        if self.congested:
+            self.budgets.spend(Flood.UNREAD, self.now_s())
         event = self.engine.take_headers(number, block, end=end)
         if self.open_requests >= MOST_STREAMS or number > self._last:
             self.budgets.spend(Flood.RESETS, self.now_s())
@@ -197,16 +215,45 @@ class H2Server(Multiplexer[H2Stream]):
             self.reset_malformed(stream, str(error))
 
     def on_stream_ended(self, stream: H2Stream) -> None:
+        self._idle_since_s = self.now_s()
         self.budgets.earn(Flood.RESETS, 1)
         self._end_if_drained()
 
     def on_reset(self, stream: H2Stream, code: int) -> None:
-        self.budgets.spend(Flood.RESETS, self.now_s())
         stream.on_lost(CloseReason.CLIENT_RESET, f"the client reset the stream ({name_of(code)})")
+        self.budgets.spend(Flood.RESETS, self.now_s())
         self._end_if_drained()
 
     def on_malformed(self, stream: H2Stream, what: str) -> None:
         stream.on_lost(CloseReason.BAD_REQUEST, what)
+
+    # --- time ------------------------------------------------------------------------------------------------------
+
+    def _look_later(self) -> None:
+        self._timer = self.wire.after(self._head_timeout_s, self._look)
+
+    def _look(self) -> None:
+        """Regularly: a deadline for each head would cost every request."""
+        self._timer = None
+        if self.closed:
+            return
+        if self.head_begun:
+            if self._begun == self._heads:
+                self._end(CloseReason.IDLE, f"no complete request head within {self._head_timeout_s:g} s")
+                return
+            self._begun = self._heads
+        else:
+            self._begun = -1
+            idle_s = self.now_s() - self._idle_since_s
+            if self._idle_timeout_s and not self.open_requests and idle_s >= self._idle_timeout_s:
+                self._end(CloseReason.IDLE, f"no request for {self._idle_timeout_s:g} s")
+                return
+        self._look_later()
+
+    def _end(self, reason: CloseReason, detail: str) -> None:
+        self._reason = (reason, detail)
+        self.say_last_word(ErrorCodes.NO_ERROR, detail)
+        self._lose_all(reason, detail)
 
     # --- the end --------------------------------------------------------------------------------------------------
 
@@ -258,6 +305,8 @@ class H2Server(Multiplexer[H2Stream]):
             stream.on_lost(reason, detail)
 
     def on_closed(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         self._session.on_closed(*self._reason)
 
 

@@ -138,7 +138,7 @@ class Stream:
         if not self._paused:
             return
         self._paused = False
-        if not self._held:
+        if not self._held and self._held_end is None:
             self._give_back()
         elif not self._releasing:
             self._releasing = True
@@ -181,6 +181,11 @@ class Stream:
         if not self._queue:
             self._write_end()
 
+    @property
+    def is_held(self) -> bool:
+        """Something of it waits for a window."""
+        return bool(self._queue)
+
     def pump(self, most: int) -> bool:
         """Send what waits, at most so many bytes; true when it has to wait longer."""
         while self._queue and most > 0 and not self.done:
@@ -205,7 +210,12 @@ class Stream:
         return self._wants_room and not self.done
 
     def _write(self, data: memoryview) -> int:
-        """What there is window for. Returns how much that was."""
+        """What there is window for. Returns how much that was.
+
+        Nothing while much waits already: then the stream stays open, and counts among those that the peer may have.
+        """
+        if self._connection.congested:
+            return 0
         engine = self._connection.engine
         length = min(len(data), engine.room(self.number))
         if length <= 0:

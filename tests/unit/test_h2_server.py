@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from h2.errors import ErrorCodes
@@ -21,7 +21,8 @@ from hyperframe.frame import GoAwayFrame, HeadersFrame, PingFrame, PriorityFrame
 from proxy.http.h2_server import H2Server
 from proxy.http.message import UNKNOWN_LENGTH, ResponseHead, Version
 from proxy.model import CloseReason
-from tests.support.http2_peer import GET, POST, Peer, RawPeer, block
+from tests.support.http2_peer import GET, POST, Peer, block
+from tests.support.http2_sides import RawSides
 from tests.support.http_sides import Bench, Exchange, Session
 
 
@@ -244,22 +245,6 @@ def test_more_requests_at_a_time_than_announced_are_refused_alone(sides: Sides) 
         exchange.incoming.respond(ResponseHead(status=204), end=True)
     sides.peer.expect(StreamEnded, 100)
     assert sides.request(GET, stream=205)
-
-
-class RawSides:
-    """A server's connection and frames made by hand."""
-
-    def __init__(self, **options: int) -> None:
-        self.bench = Bench()
-        self.session = Session()
-        self.wire, connected = self.bench.pair()
-        self.server = H2Server(self.wire, self.session, max_head_bytes=8_192, **options)
-        self.peer = RawPeer(self.bench, connected, client=True)
-        self.server.start()
-        self.peer.start()
-
-    def until(self, condition: Callable[[], object]) -> None:
-        self.bench.until(condition)
 
 
 @pytest.fixture
