@@ -35,8 +35,6 @@ from proxy.rules import Intention
 
 _FALLBACK_CONNECT_TIMEOUT_S = 5.0
 _PROTOCOLS = frozenset({"tcp"}) | HTTP_PROTOCOLS
-CARRIES_HTTP = False
-"""Whether workers carry HTTP: until they do, every service is carried at layer 4."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +116,7 @@ def assemble_with_warnings(
         server_names=routed.server_names,
         intentions=policy.intentions,
         protocol=protocol,
-        http=http.value if CARRIES_HTTP else None,
+        http=http.value,
         upstream_tls=material.tls,
         balance=balanced.value,
         connect_timeout_s=timeout.value or config.connect_timeout_s or _FALLBACK_CONNECT_TIMEOUT_S,

@@ -217,8 +217,7 @@ async def test_the_mesh_entry_is_followed(agent: ConsulAgent) -> None:
         assert seen.gateway.mesh_warnings == ()
 
 
-async def test_settings_of_the_resolver_and_of_the_link(agent: ConsulAgent, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("plugin.assemble.assembler.CARRIES_HTTP", True)
+async def test_settings_of_the_resolver_and_of_the_link(agent: ConsulAgent) -> None:
     policies = [
         {"Field": "cookie", "FieldValue": "c", "CookieConfig": {"TTL": "60s", "Path": "/x"}},
         {"Field": "cookie", "FieldValue": "d", "CookieConfig": {"Session": True}},

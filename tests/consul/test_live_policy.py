@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from plugin.dev.consul_agent import ConsulAgent
-from plugin.dev.external import ExternalService, echo
+from plugin.dev.external import ExternalService, echo, hello
 from plugin.dev.gateway import Gateway
 from tests.support.eventually import SCALE, eventually
 from tests.support.linking import Links, dial, kept_out, let_in, sample, serves
@@ -207,17 +207,49 @@ async def test_by_default_denied(deny_stage: Stage) -> None:
     assert not await deny_stage.allowed("policy-closed-client", service)
 
 
-async def test_permissions_deny_what_is_carried_as_tcp(allow_stage: Stage) -> None:
-    """Nothing at layer 4 can hold them, and they must not turn into an allow; their source alone is concerned."""
+async def status_of(connection: MeshConnection, path: str) -> int:
+    """Ask for ``path``; of the response, which has a length."""
+    await connection.send(f"GET {path} HTTP/1.1\r\nhost: service\r\n\r\n".encode())
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += await connection.receive_exactly(1)
+    (length,) = [line.split(b":")[1] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+    await connection.receive_exactly(int(length))
+    return int(head.split(b" ")[1])
+
+
+async def test_permissions_decide_about_each_request_of_a_connection_that_stays(deny_stage: Stage) -> None:
     service, source = "policy-permissions", "policy-permissions-client"
-    await allow_stage.agent.write_config({"Kind": "service-defaults", "Name": service, "Protocol": "http"})
-    permission = {"Action": "allow", "HTTP": {"PathPrefix": "/"}}
-    sources = [{"Name": source, "Permissions": [permission]}]
-    await allow_stage.link(service)
-    client = await allow_stage.client(source)
-    await allow_stage.agent.write_config({"Kind": "service-intentions", "Name": service, "Sources": sources})
-    await kept_out(client, allow_stage.gateway, service)
-    assert await allow_stage.allowed("policy-permissions-other", service)
+    agent = deny_stage.agent
+
+    async def permit(prefix: str) -> None:
+        permission = {"Action": "allow", "HTTP": {"PathPrefix": prefix}}
+        sources = [{"Name": source, "Permissions": [permission]}]
+        await agent.write_config({"Kind": "service-intentions", "Name": service, "Sources": sources})
+
+    await agent.write_config({"Kind": "service-defaults", "Name": service, "Protocol": "http"})
+    async with ExternalService(hello) as backend:
+        await deny_stage.links.add(service, backend.port)
+        await serves(deny_stage.gateway, service)
+        await permit("/public")
+        client = await deny_stage.client(source)
+        async with await dial(client, deny_stage.gateway, service) as connection:
+
+            async def answers(path: str, expected: int) -> None:
+                async def is_so() -> bool:
+                    return await status_of(connection, path) == expected
+
+                await eventually(is_so, what=f"{path} is answered {expected}")
+
+            await answers("/public/a", 200)
+            assert await status_of(connection, "/secret") == 403
+            assert await status_of(connection, "/public/../secret") == 403
+            await permit("/secret")
+            await answers("/secret", 200)
+            assert await status_of(connection, "/public/a") == 403
+        other = await deny_stage.client("policy-permissions-other")
+        async with await dial(other, deny_stage.gateway, service) as connection:
+            assert await status_of(connection, "/secret") == 403
 
 
 async def test_unlinking_ends_live_connections_and_linking_serves_again(allow_stage: Stage) -> None:

@@ -39,8 +39,7 @@ def test_a_service_is_what_the_golden_file_says(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", cases("http"), ids=lambda case: case.path.stem)
-def test_a_service_of_layer_7_is_what_the_golden_file_says(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("plugin.assemble.assembler.CARRIES_HTTP", True)
+def test_a_service_of_layer_7_is_what_the_golden_file_says(case: Case) -> None:
     case.check(shown(assemble_with_warnings(case.service, case.mesh)))
 
 
