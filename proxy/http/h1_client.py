@@ -260,7 +260,6 @@ class H1Client:
                 current.reader = CountedBody(head.length)
             else:
                 current.reader = BodyUntilEnd()
-                self._closing = True
             current.events.on_response(head, end=False)
 
     def _switch(self, current: H1Outgoing, head: ResponseHead) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import http
 from collections.abc import Iterable
 
+from proxy.http.forward import date
 from proxy.http.h1_fields import FRAMING, HOP_BY_HOP
 from proxy.http.message import UNKNOWN_LENGTH, Header, Headers, RequestHead, ResponseHead
 
 _OWN = HOP_BY_HOP | FRAMING | {b"host"}
 """What this module says itself; nobody else does."""
 _REASONS = {status.value: status.phrase.encode() for status in http.HTTPStatus}
+_UPGRADE_REQUIRED = 426
 LAST_CHUNK = b"0\r\n\r\n"
 
 
@@ -52,14 +54,11 @@ def response_text(head: ResponseHead, framing: bytes, *, close: bool) -> bytes:
 def refusal_text(status: int, what: str) -> bytes:
     """The whole response to a request that cannot be taken."""
     body = f"{what}\n".encode("ascii", "replace")
-    upgrade = b"upgrade: HTTP/1.1\r\nconnection: upgrade, close\r\n" if status == 426 else b"connection: close\r\n"
-    return b"HTTP/1.1 %d %b\r\ncontent-type: text/plain\r\ncontent-length: %d\r\n%b\r\n%b" % (
-        status,
-        _REASONS.get(status, b""),
-        len(body),
-        upgrade,
-        body,
-    )
+    headers: Headers = [(b"content-type", b"text/plain"), date(), (b"server", b"consul-tgw")]
+    head = response_text(ResponseHead(status, headers), b"content-length: %d\r\n" % len(body), close=True)
+    if status == _UPGRADE_REQUIRED:
+        head = head.replace(b"\r\nconnection: close\r\n", b"\r\nconnection: upgrade, close\r\nupgrade: HTTP/1.1\r\n")
+    return head + body
 
 
 def last_chunk(trailers: Headers) -> bytes:

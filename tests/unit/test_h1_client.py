@@ -238,6 +238,7 @@ def test_a_response_before_the_request_is_complete(on: Rig) -> None:
     assert one.outgoing.send(b"without effect")
     on.call(lambda: one.outgoing.finish([]))
     on.until(lambda: one.service.ended)
+    assert one.service.ended == "reset", "half a request does not look complete"
 
 
 def test_a_response_that_begins_before_the_request_is_complete(on: Rig) -> None:
@@ -413,9 +414,8 @@ def test_a_pause_ends_with_its_response(on: Rig) -> None:
     one.outgoing.events = Pausing()
     one.service.send(OK + b"Content-Length: 5\r\n\r\nhello")
     on.until(lambda: one.pool.available)
-    two = Asking(on, after=one)
-    one.service.send(OK + b"Content-Length: 0\r\n\r\n")
-    two.complete()
+    one.service.close()
+    on.until(lambda: one.pool.gone)
 
 
 def test_a_service_that_takes_nothing_is_waited_for(on: Rig) -> None:
@@ -461,6 +461,20 @@ def test_a_tunnel_ends_when_both_directions_have(on: Rig, service_first: bool) -
     on.until(lambda: one.service.ended == "end")
     assert one.service.received.endswith(b"\r\n\r\nraw more" if service_first else b"\r\n\r\nraw")
     assert (one.pool.available, one.client.open_requests) == (0, 0)
+
+
+def test_a_tunnel_whose_service_ends_without_its_last_word(on: Rig) -> None:
+    one = Asking(on, upgrade=b"websocket")
+    one.service.send(b"HTTP/1.1 101 x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nhel")
+    on.until(lambda: one.answer.body == b"hel")
+    on.call(lambda: one.client.on_end(cut=True))
+    assert one.lost().body == b"hel"
+
+
+def test_a_protocol_that_is_switched_to_in_the_middle_of_the_request(on: Rig) -> None:
+    one = Asking(on, b"POST", end=False, length=5, has_length=True, upgrade=b"websocket")
+    one.service.send(b"HTTP/1.1 101 x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+    assert one.lost().head is None
 
 
 @pytest.mark.parametrize("chosen", [b"h2c", b"", b"websocket, h2c"])

@@ -77,6 +77,7 @@ def test_a_refusal_is_complete_and_says_what_is_wrong() -> None:
     received = read_response(head + b"\r\n\r\n")
     assert (received.head.status, received.head.length, received.close) == (400, len(body), True)
     assert body == b"no Host header\n"
+    assert {name for name, _ in received.head.headers} == {b"content-type", b"date", b"server"}
     assert b"\r\nupgrade: HTTP/1.1\r\n" in refusal_text(426, "x"), "RFC 9110 section 15.5.22"
 
 
