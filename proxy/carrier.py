@@ -194,6 +194,8 @@ class Carrier:
         if route is None:
             raise PeerError(CloseReason.UNLINKED, "the service was unlinked during the handshake")
         uris = session.peer_uris()
+        if not self.plane.routes.vouches(session, route):
+            raise PeerError(CloseReason.UNTRUSTED_CERTIFICATE, "the roots changed during the handshake")
         self.life.spiffe_id = " ".join(uris)
         try:
             identity = cached_identity_of(uris)

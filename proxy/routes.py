@@ -71,6 +71,10 @@ class RouteTable:
     def lookup(self, server_name: str) -> Route | None:
         return self._routes.get(server_name)
 
+    def vouches(self, session: ServerSession, route: Route) -> bool:
+        """Whether those who vouched for the client of ``session`` are trusted still: a handshake may take its time."""
+        return self._client_trusts.get(route.server_name.peer) is session.vouched_by is not None
+
     def state(self, name: ServiceName) -> ServiceState | None:
         return self._services.get(name)
 
@@ -193,7 +197,9 @@ class RouteTable:
             except MaterialError as error:
                 problems.append(Problem(state.service.name, str(error)))
                 if peer in state.contexts:
+                    # What was shown is shown on; whom it trusts is not the leaf's affair.
                     contexts[peer] = state.contexts[peer]
+                    contexts[peer].client_trust = self._client_trusts[peer]
         state.contexts = contexts
 
 

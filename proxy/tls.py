@@ -16,6 +16,7 @@ from proxy.openssl import Buffer, der_of, drain_errors, ffi, lib
 from proxy.upstream_name import check_name, server_name_of
 
 if TYPE_CHECKING:
+    from proxy.client_trust import ClientTrust
     from proxy.tls_context import FrontContext, ServiceContext, UpstreamContext
 
 _WORTH_LENDING = 16_384
@@ -190,7 +191,7 @@ _NOT_TLS = ("http request", "https proxy request", "wrong version number", "pack
 class ServerSession(TLSSession):
     """The mesh's side of a connection."""
 
-    __slots__ = ("_front", "chosen", "leaf_der", "objection", "server_name", "uris", "vouched")
+    __slots__ = ("_front", "chosen", "leaf_der", "objection", "server_name", "uris", "vouched_by")
 
     def __init__(self, front: FrontContext) -> None:
         super().__init__(front.context)
@@ -199,8 +200,8 @@ class ServerSession(TLSSession):
         self.server_name = ""
         self.leaf_der = b""
         """The client's leaf, once its chain was looked at."""
-        self.vouched = False
-        """A root that the chosen service trusts stands behind the leaf."""
+        self.vouched_by: ClientTrust | None = None
+        """Whose root stands behind the leaf."""
         self.uris: tuple[str, ...] | None = None
         """The URI SANs of the leaf whose chain was found good; ``None`` before that."""
         self.objection = ""

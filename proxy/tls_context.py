@@ -183,10 +183,13 @@ class FrontContext:
         if session is None or session.chosen is None:
             return 0
         if not good:
-            return self._vouch(session, session.chosen.client_trust, store)
+            # By what is trusted now: a root that was taken back while the client kept its certificate to itself vouches
+            # for nobody.
+            current = self._select(session.server_name)
+            return 0 if current is None else self._vouch(session, current.client_trust, store)
         if lib.X509_STORE_CTX_get_error_depth(store) > 0:
             return 1
-        if not session.vouched:
+        if session.vouched_by is None:
             return 0
         try:
             session.uris, issues = _uris(session.leaf_der)
@@ -202,14 +205,14 @@ class FrontContext:
     def _vouch(session: ServerSession, client_trust: ClientTrust, store: Any) -> int:
         if lib.X509_STORE_CTX_get_error(store) not in _NO_ANCHOR:
             return 0
-        if not session.vouched:
+        if session.vouched_by is None:
             leaf = lib.X509_STORE_CTX_get0_cert(store)
             session.leaf_der = der_of(leaf)
             verdict = client_trust.verdict(leaf, session.leaf_der, store)
             if verdict != GOOD:
                 lib.X509_STORE_CTX_set_error(store, verdict)
                 return 0
-            session.vouched = True
+            session.vouched_by = client_trust
         lib.X509_STORE_CTX_set_error(store, GOOD)
         return 1
 

@@ -104,6 +104,11 @@ def intermediate(issuer: Issuer, name: str, **wanted: object) -> Issuer:
     return Issuer(key=key, name=subject, chain_pem=_pem(certificate) + issuer.chain_pem)
 
 
+def between(subject: Issuer, issuer: Issuer) -> str:
+    """A certificate, PEM, by which ``issuer`` vouches for an authority that exists."""
+    return _pem(issue(issuer, Wanted(subject=subject.name, ca=True, signs=True, usages=()), subject.key))
+
+
 def weakly_signed(issuer: Issuer, wanted: Wanted, digest: str) -> KeyPair:
     """A leaf that an RSA key signed over ``md5`` or ``sha1``, which no builder does any more."""
     assert isinstance(issuer.key, rsa.RSAPrivateKey)
