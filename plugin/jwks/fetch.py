@@ -40,25 +40,30 @@ class KeyFetcher:
         self._turns = asyncio.Semaphore(AT_A_TIME)
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            # Not with threads: one that hangs in a lookup cannot be ended, and others need them.
-            connector=aiohttp.TCPConnector(resolver=aiohttp.AsyncResolver(), force_close=True),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            trust_env=False,
-            headers={
-                "Accept": "application/jwk-set+json, application/json",
-                "Accept-Encoding": "identity",
-                "User-Agent": "consul-tgw",
-            },
-        )
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        assert self._session is not None
-        await self._session.close()
+        if self._session is not None:
+            await self._session.close()
+
+    def _open(self) -> aiohttp.ClientSession:
+        """Made for the first fetch: most gateways have nothing to fetch."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                # Not with threads: one that hangs in a lookup cannot be ended, and others need them.
+                connector=aiohttp.TCPConnector(resolver=aiohttp.AsyncResolver(), force_close=True),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                trust_env=False,
+                headers={
+                    "Accept": "application/jwk-set+json, application/json",
+                    "Accept-Encoding": "identity",
+                    "User-Agent": "consul-tgw",
+                },
+            )
+        return self._session
 
     async def fetch(self, source: RemoteKeys) -> str:
         """Return the keys (:class:`plugin.jwks.keyset.KeySet`). :raises KeysUnavailable: with what to do."""
@@ -79,9 +84,8 @@ class KeyFetcher:
             raise _unavailable(source, _told(error)) from error
 
     async def _content(self, source: RemoteKeys) -> bytes:
-        assert self._session is not None
         verify = await self._trust(source) if source.uri.startswith("https:") else False
-        async with self._session.get(
+        async with self._open().get(
             yarl.URL(source.uri, encoded=True),
             allow_redirects=False,
             ssl=verify,

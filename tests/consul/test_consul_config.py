@@ -10,16 +10,22 @@ import msgspec
 import pytest
 import pytest_asyncio
 
+from plugin.assemble.intentions import read_intentions
 from plugin.assemble.links import linked_services
-from plugin.consul.api import TerminatingGatewayEntry
+from plugin.assemble.mesh_http import mesh_http
+from plugin.assemble.resolver import balance, request_timeout
+from plugin.consul.api import IntentionMatch, ServiceResolver, TerminatingGatewayEntry
 from plugin.dev.consul_agent import ConsulAgent
 from plugin.errors import ConsulRejected
+from plugin.jwks.provider import RemoteKeys, read_provider
+from proxy.rules import EscapedSlashes, Normalization, Underscores
 
 on_session_loop = pytest.mark.asyncio(loop_scope="session")
 
 FOLDER = Path(__file__).parents[2] / "consul-config"
 POLICY = FOLDER / "acl-policy.hcl"
 ENTRIES = sorted(path for path in FOLDER.glob("*.hcl") if path != POLICY)
+HTTP_ENTRIES = sorted((FOLDER / "http").glob("*.hcl"))
 SERVICES = ("billing-db", "partner-api", "legacy-http")
 
 
@@ -83,8 +89,44 @@ async def test_the_policy_allows_what_the_gateway_does_and_no_more(agent: Consul
         await get("/v1/agent/connect/ca/leaf/another-service")
 
 
+@on_session_loop
+async def test_the_entries_for_http_are_accepted_and_understood(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """In the order of their names, which is the order in which Consul takes them. The mesh entry is for everybody."""
+    async with ConsulAgent(tmp_path_factory.mktemp("consul-config-http")) as agent:
+        for path in HTTP_ENTRIES:
+            await agent.write_config(text(path))
+        orders = read_intentions(await matches_of(agent, "orders-api"))
+        reports = read_intentions(await matches_of(agent, "reports-api"))
+        assert (orders.warnings, reports.warnings) == ((), ())
+        assert [len(one.permissions) for one in (*orders.intentions, *reports.intentions)] == [4, 0, 2, 0]
+        assert all(one.tokens for one in reports.intentions)
+        (row,) = await agent.api("GET", "/v1/config/jwt-provider")
+        settings = read_provider(row)
+        assert settings.provider.forward_header == "x-token-payload"
+        assert isinstance(settings.source, RemoteKeys)
+        assert settings.source.ca_file == "/etc/consul-tgw/tls/login-ca.pem"
+        entry = await agent.api("GET", "/v1/config/service-resolver/orders-api")
+        resolver = msgspec.convert(entry, ServiceResolver)
+        assert request_timeout(resolver).value == 30.0
+        assert [one.cookie_lifetime_s for one in balance(resolver).value.hash_policies] == [3600.0]
+        mesh = mesh_http((await agent.api("GET", "/v1/config/mesh/mesh"))["HTTP"])
+        assert mesh.warnings == ()
+        assert mesh.normalization == Normalization(
+            escaped_slashes=EscapedSlashes.REJECT, underscores=Underscores.REJECT
+        )
+
+
+async def matches_of(agent: ConsulAgent, service: str) -> tuple[IntentionMatch, ...]:
+    params = {"by": "destination", "name": service}
+    answer = await agent.api("GET", "/v1/connect/intentions/match", params=params)
+    return msgspec.convert(answer[service], tuple[IntentionMatch, ...])
+
+
 def test_every_file_is_explained() -> None:
     readme = (FOLDER / "README.md").read_text()
+    for path in HTTP_ENTRIES:
+        kind = f"http/{path.name}" if path.name in readme else f"http/{'-'.join(path.stem.split('-')[:2])}-*.hcl"
+        assert kind in readme, path.name
     for path in (*ENTRIES, POLICY):
         kind = path.stem if path.name in readme else f"{'-'.join(path.stem.split('-')[:2])}-*"
         assert f"{kind}.hcl" in readme, path.name
