@@ -6,13 +6,12 @@ connection, nor after one that came before its request was complete, nor once an
 
 from __future__ import annotations
 
-from typing import Final
-
 from proxy.errors import PeerError, UpstreamError
 from proxy.http.errors import BadResponse
 from proxy.http.h1_body import BadBody, BodyUntilEnd, ChunkedBody, CountedBody
 from proxy.http.h1_ending import Ending
-from proxy.http.h1_fields import HEAD_END, members, out_of_place
+from proxy.http.h1_fields import members, out_of_place
+from proxy.http.h1_head import NOTHING, HeadBuffer, HeadTooLong
 from proxy.http.h1_outgoing import H1Outgoing
 from proxy.http.h1_response import MAX_RESPONSE_HEAD_BYTES, ReceivedResponse, read_response
 from proxy.http.h1_text import request_text
@@ -21,7 +20,6 @@ from proxy.http.streams import ClientEvents, OutgoingEvents
 from proxy.http.wire import Wire
 from proxy.model import CloseReason
 
-_NOTHING: Final = memoryview(b"")
 _SWITCHING = 101
 _FINAL = 200
 _MOST_INTERIM = 32
@@ -56,8 +54,7 @@ class H1Client:
         self.open_requests = 0
         self._events = events
         self._current: H1Outgoing | None = None
-        self._head = bytearray()
-        """Of the response, while it is not complete."""
+        self._head = HeadBuffer(MAX_RESPONSE_HEAD_BYTES)
         self._interim = 0
         self._paused = False
         self._silent = True
@@ -162,7 +159,7 @@ class H1Client:
             if current.sent and current.open:
                 self._end_tunnel(current)
         elif type(current.reader) is BodyUntilEnd and not current.tunnel and not cut:
-            self._complete(current, _NOTHING)
+            self._complete(current, NOTHING)
         elif self._silent:
             detail = "the external service closed the connection instead of a response"
             self._lose(UpstreamError(CloseReason.UPSTREAM_RESET, self._with_hint(detail)))
@@ -208,30 +205,15 @@ class H1Client:
                     self._complete(current, data)
 
     def _take_head(self, current: H1Outgoing, data: memoryview) -> memoryview:
-        kept = self._head
-        before = len(kept)
-        if before:
-            kept += data[: max(0, MAX_RESPONSE_HEAD_BYTES - before)]
-            found = HEAD_END.search(kept, max(0, before - 3))
-        else:
-            found = HEAD_END.search(data, 0, MAX_RESPONSE_HEAD_BYTES)
-        if found is None:
-            if before + len(data) >= MAX_RESPONSE_HEAD_BYTES:
-                raise BadResponse(f"a response head of more than {MAX_RESPONSE_HEAD_BYTES} bytes")
-            if not before:
-                kept += data
-            if not kept.startswith(_BEGINS[: len(kept)]):
-                raise BadResponse("the external service does not speak HTTP/1")
-            return _NOTHING
-        end = found.end()
-        if before:
-            raw = bytes(kept[:end])
-            self._head = bytearray()
-        else:
-            raw = bytes(data[:end])
-        data = data[end - before :]
-        self._begin(current, read_response(raw), data)
-        return data
+        try:
+            raw, rest = self._head.take(data)
+        except HeadTooLong:
+            raise BadResponse(f"a response head of more than {MAX_RESPONSE_HEAD_BYTES} bytes") from None
+        if raw:
+            self._begin(current, read_response(raw), rest)
+        elif not self._head.begun.startswith(_BEGINS[: len(self._head.begun)]):
+            raise BadResponse("the external service does not speak HTTP/1")
+        return rest
 
     def _begin(self, current: H1Outgoing, received: ReceivedResponse, rest: memoryview) -> None:
         head = received.head

@@ -8,15 +8,15 @@ tunnel (after 101) is one direction ended alone.
 
 from __future__ import annotations
 
-import asyncio
 import re
-from typing import Final
 
 from proxy.errors import PeerError
 from proxy.http.errors import BadRequest
 from proxy.http.h1_body import BadBody, BodyReader, ChunkedBody, CountedBody
+from proxy.http.h1_deadline import Deadline
 from proxy.http.h1_ending import Ending
-from proxy.http.h1_fields import HEAD_END, out_of_place
+from proxy.http.h1_fields import out_of_place
+from proxy.http.h1_head import NOTHING, HeadBuffer, HeadTooLong
 from proxy.http.h1_incoming import H1Incoming
 from proxy.http.h1_request import read_request
 from proxy.http.h1_text import refusal_text
@@ -28,7 +28,6 @@ HEAD_TIMEOUT_S = 30.0
 IDLE_TIMEOUT_S = 3600.0
 _REQUESTS_PER_TURN = 16
 """Of those that came at once and are answered at once; then other connections get their turn."""
-_NOTHING: Final = memoryview(b"")
 _BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
 
 
@@ -38,22 +37,19 @@ class H1Server:
     __slots__ = (
         "_client_ended",
         "_current",
-        "_deadline_s",
+        "_deadline",
         "_ending",
         "_events",
         "_head",
-        "_head_begun",
+        "_head_late",
         "_head_timeout_s",
         "_held",
         "_idle_timeout_s",
         "_paused",
         "_reason",
         "_taking",
-        "_timer",
-        "_timer_at_s",
         "_told",
         "closing",
-        "max_head_bytes",
         "open_requests",
         "wire",
     )
@@ -73,30 +69,27 @@ class H1Server:
         wire.owner = self
         self.wire = wire
         self.open_requests = 0
-        self.max_head_bytes = max_head_bytes
         self.closing = False
         """The next response is the last one."""
         self._events = events
         self._head_timeout_s = head_timeout_s
         self._idle_timeout_s = idle_timeout_s
         self._current: H1Incoming | None = None
-        self._head = bytearray()
-        """Of the next request, while it is not complete."""
-        self._head_begun = False
+        self._head = HeadBuffer(max_head_bytes)
+        """Of the next request."""
+        self._head_late = False
+        """It has begun, and its deadline is set."""
         self._held: memoryview | None = None
         """What came behind the current request: bytes of our own."""
         self._taking = False
         self._paused = False
-        """By the exchange."""
+        """By the exchange; only while the current request is not complete."""
         self._client_ended = False
         self._reason = CloseReason.CLIENT_EOF, ""
         self._ending: Ending | None = None
         self._told = False
-        # A timer is not set anew for each request: it looks at the deadline when it is due.
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at_s = 0.0
-        self._deadline_s = 0.0
-        """0 while a request is open."""
+        self._deadline = Deadline(wire, self._too_late)
+        """Lifted while a request is open."""
 
     # --- for the session -------------------------------------------------------------------------------------
 
@@ -135,7 +128,7 @@ class H1Server:
     def answered(self, incoming: H1Incoming) -> None:
         """The response is complete."""
         assert incoming is self._current
-        if self.closing or incoming.tunnel:
+        if self.closing or incoming.tunnel or incoming.reader is not None:
             self._end()
             return
         self._current = None
@@ -144,7 +137,6 @@ class H1Server:
             return
         if self._held is None:
             self._wait()
-            self._unpause()
         else:
             self.wire.soon(self._go_on)
 
@@ -221,7 +213,6 @@ class H1Server:
                 self.wire.soon(self._go_on)
         elif self._current is None:
             self._wait()
-            self._unpause()
 
     def _go_on(self) -> None:
         """With what came behind a request that is answered now, or behind one that has opened a tunnel."""
@@ -248,36 +239,24 @@ class H1Server:
                 data = self._take_body(current, reader, data)
             else:
                 return data
-        return _NOTHING
+        return NOTHING
 
     def _take_head(self, data: memoryview) -> memoryview:
-        kept, limit = self._head, self.max_head_bytes
-        before = len(kept)
-        if before:
-            kept += data[: max(0, limit - before)]
-            found = HEAD_END.search(kept, max(0, before - 3))
+        before = len(self._head.begun)
+        try:
+            raw, rest = self._head.take(data)
+        except HeadTooLong:
+            raise BadRequest(431, f"a request head of more than {self._head.limit} bytes") from None
+        if raw:
+            self._head_late = False
+            self._begin(raw)
         else:
-            found = HEAD_END.search(data, 0, limit)
-        if found is None:
-            if before + len(data) >= limit:
-                raise BadRequest(431, f"a request head of more than {limit} bytes")
-            if not before:
-                kept += data
             self._check_begun(before)
-            return _NOTHING
-        end = found.end()
-        if before:
-            raw = bytes(kept[:end])
-            self._head = bytearray()
-        else:
-            raw = bytes(data[:end])
-        self._head_begun = False
-        self._begin(raw)
-        return data[end - before :]
+        return rest
 
     def _check_begun(self, before: int) -> None:
         """Who does not speak HTTP/1 is told at once, not when the time for a head is over."""
-        head = self._head
+        head = self._head.begun
         if not before and not 0x41 <= head[0] <= 0x5A:
             raise BadRequest(400, "the request line does not begin with a method")
         if _BARE_LINE_FEED.search(head, before):
@@ -294,7 +273,7 @@ class H1Server:
             reader = ChunkedBody(extensions=False)
         incoming = self._current = H1Incoming(self, head, reader)
         self.open_requests = 1
-        self._deadline_s = 0.0
+        self._deadline.lift()
         incoming.events = self._events.on_request(incoming)
         if reader is None and not incoming.tunnel:
             incoming.ended([])
@@ -304,11 +283,11 @@ class H1Server:
             taken = reader.read(data, current.deliver)
         except BadBody as error:
             self._bad_body(current, str(error))
-            return _NOTHING
+            return NOTHING
         if reader.done and self._current is current and current.open:
             if any(out_of_place(name) for name, _ in reader.trailers):
                 self._bad_body(current, "a trailer that is only a header")
-                return _NOTHING
+                return NOTHING
             current.ended(reader.trailers)
             self._unpause()
         return data[taken:]
@@ -349,7 +328,7 @@ class H1Server:
         self._current = None
         self.open_requests = 0
         self._held = None
-        self._stop_timer()
+        self._deadline.stop()
         self._ending = Ending(self.wire, self._ended, ended=self._client_ended)
 
     def _ended(self) -> None:
@@ -362,7 +341,7 @@ class H1Server:
         self._current = None
         self.open_requests = 0
         self._held = None
-        self._stop_timer()
+        self._deadline.stop()
         if self._ending is not None:
             self._ending.stop()
         self._events.on_closed(reason, detail)
@@ -371,31 +350,15 @@ class H1Server:
 
     def _wait(self) -> None:
         """For a request, or for the rest of its head."""
-        if not self._head:
-            self._deadline_s = self.wire.loop.time() + self._idle_timeout_s if self._idle_timeout_s else 0.0
-        elif not self._head_begun:
-            self._head_begun = True
-            self._deadline_s = self.wire.loop.time() + self._head_timeout_s
-        if self._deadline_s and (self._timer is None or self._deadline_s < self._timer_at_s):
-            self._set_timer()
+        if not self._head.begun:
+            if self._idle_timeout_s:
+                self._deadline.set(self._idle_timeout_s)
+        elif not self._head_late:
+            self._head_late = True
+            self._deadline.set(self._head_timeout_s)
 
-    def _set_timer(self) -> None:
-        self._stop_timer()
-        self._timer_at_s = self._deadline_s
-        self._timer = self.wire.after(self._deadline_s - self.wire.loop.time(), self._on_time)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _on_time(self) -> None:
-        self._timer = None
-        if not self._deadline_s or self._ending is not None:
-            return  # the end of the request that is open sets it
-        if self._deadline_s > self.wire.loop.time():
-            self._set_timer()
-        elif self._head_begun:
+    def _too_late(self) -> None:
+        if self._head_late:
             what = f"no complete request head within {self._head_timeout_s:g} s"
             self._refuse(408, what, CloseReason.IDLE)
         else:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from proxy.channel import Buffers, TCPChannel
 from proxy.errors import UpstreamError
 from proxy.http.h1_client import H1Client
+from proxy.http.h1_outgoing import H1Outgoing
 from proxy.http.h1_server import H1Server
-from proxy.http.message import Data, Headers, RequestHead, ResponseHead
+from proxy.http.message import Data, Headers, RequestHead, ResponseHead, Version
 from proxy.http.streams import ClientConnection, Incoming, IncomingEvents
 from proxy.http.wire import Turn, Wire, WireOwner
 from proxy.model import CloseReason
@@ -238,6 +239,39 @@ class Rig:
         self.turn()
         self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         self.loop.close()
+
+
+class Asking:
+    """One request of a client connection: on a new one, or on that of another request."""
+
+    def __init__(self, on: Rig, method: bytes = b"GET", *, end: bool = True, after: Asking | None = None, **of: object):
+        self.client: H1Client
+        self.pool: Pool
+        self.service: Peer
+        if after is None:
+            self.client, self.pool, self.service = on.client()
+        else:
+            self.client, self.pool, self.service = after.client, after.pool, after.service
+        self.on = on
+        self.answer = Answer()
+        self.outgoing: H1Outgoing
+        head = RequestHead(method, b"/x", b"a", Version.HTTP_1_1, **of)  # type: ignore[arg-type]
+
+        def ask() -> None:
+            self.outgoing = self.client.request(head, self.answer, end=end)
+
+        on.call(ask)
+
+    def complete(self) -> Answer:
+        self.on.until(lambda: self.answer.complete or self.answer.lost)
+        assert self.answer.complete, self.answer.lost
+        return self.answer
+
+    def lost(self) -> Answer:
+        self.on.until(lambda: self.answer.complete or self.answer.lost)
+        assert not self.answer.complete
+        assert self.answer.lost is not None
+        return self.answer
 
 
 @contextlib.contextmanager
