@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from h2.errors import ErrorCodes
-from h2.events import InformationalResponseReceived, TrailersReceived
 
 from proxy.errors import UpstreamError
 from proxy.http import h2_frames as frames
 from proxy.http import h2_heads as heads
 from proxy.http.errors import BadResponse
 from proxy.http.h2_connection import CONNECTION_WINDOW, STREAM_WINDOW, Multiplexer
+from proxy.http.h2_engine import Meaning
 from proxy.http.h2_frames import LARGEST_WINDOW
 from proxy.http.h2_heads import Malformed
 from proxy.http.h2_limits import Flood
@@ -101,7 +101,7 @@ class H2Client(Multiplexer[H2Request]):
         if not self.open_requests:
             self.wire.mark()
         number = self.engine.get_next_available_stream_id()
-        self.engine.send_headers(number, heads.fields_of_request(head), end_stream=end)
+        self.engine.headers(number, heads.fields_of_request(head), end=end)
         stream = H2Request(self, number, head, events)
         stream.said_end = end
         self.add(stream)
@@ -129,13 +129,13 @@ class H2Client(Multiplexer[H2Request]):
         if stream.heard_end:
             self.take_headers_after_end(stream, block)
             return
-        event = self.engine.take_headers(number, block, end=end)
+        meaning, fields = self.engine.take_headers(number, block, end=end)
         try:
-            if isinstance(event, TrailersReceived):
-                stream.take_trailers(heads.trailers(event.headers, self.longest_head))
+            if meaning is Meaning.TRAILERS:
+                stream.take_trailers(heads.trailers(fields, self.longest_head))
                 return
-            head = heads.response_head(event.headers, method=stream.method, end=end, longest=self.longest_head)
-            if isinstance(event, InformationalResponseReceived):
+            head = heads.response_head(fields, method=stream.method, end=end, longest=self.longest_head)
+            if meaning is Meaning.INTERIM:
                 stream.interim += 1
                 if stream.interim > _MOST_INTERIM:
                     raise BadResponse(f"the external service sent more than {_MOST_INTERIM} interim responses")

@@ -4,10 +4,11 @@ What differs from the library as it comes:
 
 - Frames are cut by :mod:`proxy.http.h2_frames`, so that an error in one does not swallow what came before it, and every
   frame can be counted.
-- DATA goes through the machine without an object for each frame, in both directions: at full speed those objects are
-  what the interpreter would be busy with.
+- HEADERS and DATA go through the machine without objects for frames and events, in both directions: those are what the
+  interpreter would be busy with.
 - A message that is malformed is an error of its stream, not of the connection, which carries the requests of others
-  (RFC 9113 section 8.1.1): heads and lengths are checked by :mod:`proxy.http.h2_heads`, not by the library.
+  (RFC 9113 section 8.1.1): heads are checked by :mod:`proxy.http.h2_heads`, lengths of bodies by
+  :mod:`proxy.http.h2_stream`.
 - Streams that have ended are forgotten at once. The library looks through all of them whenever one begins, and
   remembers 65,536 that have ended for each connection.
 - GOAWAY is not told to it: afterwards it would carry nothing more, not even the streams that are to end well.
@@ -15,32 +16,51 @@ What differs from the library as it comes:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import enum
+from collections.abc import Callable
 
 from h2.config import H2Configuration
-from h2.connection import AllowedStreamIDs, ConnectionInputs, H2Connection, _decode_headers
+from h2.connection import AllowedStreamIDs, ConnectionInputs, H2Connection
+from h2.errors import ErrorCodes
 from h2.events import Event, InformationalResponseReceived, RequestReceived, ResponseReceived, TrailersReceived
-from h2.exceptions import StreamClosedError, StreamIDTooLowError
+from h2.exceptions import DenialOfServiceError, ProtocolError, StreamClosedError, StreamIDTooLowError
 from h2.settings import SettingCodes, Settings
 from h2.stream import H2Stream, StreamInputs
-from hpack.struct import Header
-from hyperframe.frame import Frame, HeadersFrame, SettingsFrame
+from h2.utilities import is_informational_response
+from hpack.exceptions import HPACKError, OversizedHeaderListError
+from hyperframe.frame import Frame, SettingsFrame
 
-from proxy.http.h2_frames import END_STREAM, LARGEST_FRAME, Kind, header, window_update
+from proxy.http.h2_frames import END_HEADERS, END_STREAM, LARGEST_FRAME, Kind, header, window_update
+from proxy.http.h2_header_lists import HeaderDecoder, HeaderEncoder
+from proxy.http.message import Header, Headers
 
 _UNLIMITED = 2**31 - 1
 _STANDARD_TABLE = 4_096
 """Bytes of a table of headers (RFC 9113 section 6.5.2)."""
 _KNOWN_SETTINGS = frozenset(int(code) for code in SettingCodes)
 
-HeadersReceived = RequestReceived | ResponseReceived | InformationalResponseReceived | TrailersReceived
+
+class Meaning(enum.Enum):
+    """Of a list of headers."""
+
+    REQUEST = "a request"
+    RESPONSE = "a final response"
+    INTERIM = "an interim response"
+    TRAILERS = "trailers"
 
 
-class EngineStream(H2Stream):
-    """The lengths of bodies are for :mod:`proxy.http.h2_stream` to check."""
+_MEANINGS: dict[type[Event], Meaning] = {
+    RequestReceived: Meaning.REQUEST,
+    ResponseReceived: Meaning.RESPONSE,
+    InformationalResponseReceived: Meaning.INTERIM,
+    TrailersReceived: Meaning.TRAILERS,
+}
 
-    def _initialize_content_length(self, headers: Iterable[Header]) -> None:
-        pass
+
+class CompressionError(ProtocolError):
+    """The tables of headers differ from now on (RFC 9113 section 4.3)."""
+
+    error_code = ErrorCodes.COMPRESSION_ERROR
 
 
 class Engine(H2Connection):
@@ -61,6 +81,8 @@ class Engine(H2Connection):
             )
         )
         self._emit = emit
+        self.decoder = self._lists = HeaderDecoder()
+        self.encoder = HeaderEncoder()
         self.local_settings = Settings(
             client=client,
             # How many at a time is for the connection to refuse: here more would end it, and a client may not have
@@ -89,33 +111,64 @@ class Engine(H2Connection):
         return 0
 
     def _begin_new_stream(self, stream_id: int, allowed_ids: AllowedStreamIDs) -> H2Stream:
-        stream = super()._begin_new_stream(stream_id, allowed_ids)
-        stream.__class__ = EngineStream
+        outbound = self._stream_id_is_outbound(stream_id)
+        highest = self.highest_outbound_stream_id if outbound else self.highest_inbound_stream_id
+        if stream_id <= highest:
+            raise StreamIDTooLowError(stream_id, highest)
+        if stream_id % 2 != allowed_ids:
+            raise ProtocolError("a stream whose number is for the other side to give")
+        if outbound:
+            self.highest_outbound_stream_id = stream_id
+        else:
+            self.highest_inbound_stream_id = stream_id
+        stream = self.streams[stream_id] = H2Stream(
+            stream_id,
+            config=self.config,
+            inbound_window_size=self.local_settings.initial_window_size,
+            outbound_window_size=self.remote_settings.initial_window_size,
+        )
         return stream
 
     # --- receiving ----------------------------------------------------------------------------------------------
 
     def take(self, frame: Frame) -> list[Event]:
-        """Any frame but DATA, GOAWAY, PING. :raises h2.exceptions.ProtocolError: an error of the connection."""
+        """One that is not so frequent. :raises h2.exceptions.ProtocolError: an error of the connection."""
         events: list[Event] = self._receive_frame(frame)
         return events
 
-    def take_headers(self, stream_id: int, block: bytes, *, end: bool) -> HeadersReceived:
-        """A whole block of headers, of a stream whose peer has not ended it.
+    def take_headers(self, stream_id: int, block: bytes, *, end: bool) -> tuple[Meaning, list[Header]]:
+        """A whole list of headers, of a stream whose peer has not ended it.
 
         :raises h2.exceptions.ProtocolError: an error of the connection.
         """
-        frame = HeadersFrame(stream_id, block)
-        frame.flags.add("END_HEADERS")
+        headers = self._read(block)
+        self.state_machine.process_input(ConnectionInputs.RECV_HEADERS)
+        client = self.config.client_side
+        stream = self._get_or_create_stream(stream_id, AllowedStreamIDs(not client))
+        machine = stream.state_machine
+        interim = client and is_informational_response(headers)
+        received = StreamInputs.RECV_INFORMATIONAL_HEADERS if interim else StreamInputs.RECV_HEADERS
+        event = machine.process_input(received)[0]
+        meaning = _MEANINGS[type(event)]
         if end:
-            frame.flags.add("END_STREAM")
-        event = self.take(frame)[0]
-        assert isinstance(event, HeadersReceived)
-        return event
+            if interim:
+                raise ProtocolError("an interim response that ends the stream")
+            machine.process_input(StreamInputs.RECV_END_STREAM)
+        elif meaning is Meaning.TRAILERS:
+            raise ProtocolError("trailers that do not end the stream")
+        return meaning, headers
+
+    def _read(self, block: bytes) -> list[Header]:
+        try:
+            return self._lists.decode(block)
+        except OversizedHeaderListError as error:
+            raise DenialOfServiceError(str(error)) from error
+        except HPACKError as error:
+            raise CompressionError(str(error)) from error
 
     def drop_headers(self, block: bytes) -> None:
         """They change the table of headers all the same."""
-        _decode_headers(self.decoder, block)
+        self._read(block)
 
     def take_late_headers(self, stream_id: int, block: bytes) -> None:
         """Of a stream that has ended: they are dropped.
@@ -186,6 +239,26 @@ class Engine(H2Connection):
             self.encoder.table_size_changes = [min(changes), changes[-1]]
 
     # --- sending ------------------------------------------------------------------------------------------------
+
+    def headers(self, stream_id: int, headers: Headers, *, end: bool) -> None:
+        """A head, an interim one, or trailers. A request opens its stream."""
+        self.state_machine.process_input(ConnectionInputs.SEND_HEADERS)
+        client = self.config.client_side
+        machine = self._get_or_create_stream(stream_id, AllowedStreamIDs(client)).state_machine
+        interim = not client and headers[0][0] == b":status" and headers[0][1].startswith(b"1")
+        machine.process_input(StreamInputs.SEND_INFORMATIONAL_HEADERS if interim else StreamInputs.SEND_HEADERS)
+        if end:
+            machine.process_input(StreamInputs.SEND_END_STREAM)
+        block, most = self.encoder.encode(headers), self.max_outbound_frame_size
+        flags = END_STREAM if end else 0
+        if len(block) <= most:
+            self._emit(header(Kind.HEADERS, flags | END_HEADERS, stream_id, len(block)) + block)
+            return
+        self._emit(header(Kind.HEADERS, flags, stream_id, most) + block[:most])
+        for start in range(most, len(block), most):
+            piece = block[start : start + most]
+            last = END_HEADERS if start + most >= len(block) else 0
+            self._emit(header(Kind.CONTINUATION, last, stream_id, len(piece)) + piece)
 
     def room(self, stream_id: int) -> int:
         """Bytes that may be sent now."""

@@ -50,14 +50,16 @@ def request_head(fields: Iterable[Header], *, end: bool, longest: int) -> Reques
     host = length = None
     trailers_wanted = expects_continue = False
     size = 0
-    for name, value in fields:
+    for header in fields:
+        name, value = header
         size += len(name) + len(value)
         if name[:1] == b":":
             if headers or cookies or host is not None or length is not None or trailers_wanted or expects_continue:
                 raise Malformed("a pseudo header after other headers")
             _add_pseudo(pseudo, name, value)
             continue
-        _check(name, value)
+        if header not in _good:
+            _check(header)
         if name == b"host":
             if host is not None:
                 raise Malformed("two Hosts")
@@ -77,7 +79,7 @@ def request_head(fields: Iterable[Header], *, end: bool, longest: int) -> Reques
                 raise BadRequest(417, "Expect says something else than 100-continue")
             expects_continue = True
         else:
-            headers.append((name, value))
+            headers.append(header)
     if cookies:
         headers.append((b"cookie", b"; ".join(cookies)))  # section 8.2.3
     if size > longest:
@@ -139,13 +141,24 @@ def _authority_of(authority: bytes | None, host: bytes | None) -> bytes:
     return authority
 
 
-def _check(name: bytes, value: bytes) -> None:
+_good: set[Header] = set()
+"""Headers that were found good: most come again and again. Short ones, and not many."""
+_MOST_GOOD = 2_048
+_SHORT = 128
+
+
+def _check(header: Header) -> None:
+    name, value = header
     if not _NAME.fullmatch(name):
         raise Malformed("the name of a header is empty, in upper case, or no token")
     if not _VALUE.fullmatch(value):
         raise Malformed("the value of a header has control characters, or white space around it")
     if name in _OF_THE_CONNECTION:
         raise Malformed(f"{name.decode()} is for connections of HTTP/1")
+    if len(name) + len(value) <= _SHORT:
+        if len(_good) >= _MOST_GOOD:
+            _good.clear()
+        _good.add(header)
 
 
 def _length_of(value: bytes) -> int:
@@ -166,7 +179,8 @@ def response_head(fields: Iterable[Header], *, method: bytes, end: bool, longest
     headers: Headers = []
     size = 0
     try:
-        for name, value in fields:
+        for header in fields:
+            name, value = header
             size += len(name) + len(value)
             if name[:1] == b":":
                 if name != b":status" or status is not None or headers or length is not None:
@@ -175,13 +189,14 @@ def response_head(fields: Iterable[Header], *, method: bytes, end: bool, longest
                     raise Malformed(":status is no number of three digits")
                 status = int(value)
                 continue
-            _check(name, value)
+            if header not in _good:
+                _check(header)
             if name == b"content-length":
                 if length is not None:
                     raise Malformed("two Content-Lengths")
                 length = _length_of(value)
             else:
-                headers.append((name, value))
+                headers.append(header)
         if status is None:
             raise Malformed(":status is missing")
         if size > longest or len(headers) > MOST_FIELDS:
@@ -206,14 +221,15 @@ def trailers(fields: Iterable[Header], longest: int) -> Headers:
     """:raises Malformed: when they are none, or too many."""
     taken: Headers = []
     size = 0
-    for name, value in fields:
+    for header in fields:
+        name, value = header
         if name[:1] == b":":
             raise Malformed("a pseudo header in the trailers")
-        _check(name, value)
+        _check(header)
         if name in (b"content-length", b"host", b"te"):  # RFC 9110 section 6.5.1: framing and routing stay in heads
             raise Malformed(f"{name.decode()} in the trailers")
         size += len(name) + len(value)
-        taken.append((name, value))
+        taken.append(header)
     if size > longest or len(taken) > MOST_FIELDS:
         raise Malformed("the trailers are too large, or too many")
     return taken

@@ -60,13 +60,13 @@ class H2Stream(Stream):
 
     def inform(self, head: ResponseHead) -> None:
         if not self.done and not self.responded:
-            self._server.engine.send_headers(self.number, heads.fields_of_response(head))
+            self._server.engine.headers(self.number, heads.fields_of_response(head), end=False)
 
     def respond(self, head: ResponseHead, *, end: bool) -> None:
         if self.done or self.responded:
             return
         self.responded = True
-        self._server.engine.send_headers(self.number, heads.fields_of_response(head), end_stream=end)
+        self._server.engine.headers(self.number, heads.fields_of_response(head), end=end)
         if end:
             self._said_end()
         elif head.length > 0 and head.version is not Version.HTTP_2:
@@ -171,13 +171,13 @@ class H2Server(Multiplexer[H2Stream]):
     def _take_request(self, number: int, block: bytes, *, end: bool) -> None:
         if self.congested:
             self.budgets.spend(Flood.UNREAD, self.now_s())
-        event = self.engine.take_headers(number, block, end=end)
+        _, fields = self.engine.take_headers(number, block, end=end)
         if self.open_requests >= MOST_STREAMS or number > self._last:
             self.budgets.spend(Flood.RESETS, self.now_s())
             self._refuse(number, ErrorCodes.REFUSED_STREAM, end=end)
             return
         try:
-            head = heads.request_head(event.headers, end=end, longest=self.longest_head)
+            head = heads.request_head(fields, end=end, longest=self.longest_head)
         except Malformed as error:
             self.budgets.spend(Flood.PROVOKED, self.now_s())
             self._refuse(number, ErrorCodes.PROTOCOL_ERROR, end=end)
@@ -185,7 +185,7 @@ class H2Server(Multiplexer[H2Stream]):
             return
         except BadRequest as error:
             self.budgets.spend(Flood.PROVOKED, self.now_s())
-            self.engine.send_headers(number, [(b":status", b"%d" % error.status)], end_stream=True)
+            self.engine.headers(number, [(b":status", b"%d" % error.status)], end=True)
             self._refuse(number, ErrorCodes.NO_ERROR, end=end)
             self._session.on_bad_request(error.status, str(error))
             return
@@ -208,9 +208,9 @@ class H2Server(Multiplexer[H2Stream]):
         if stream.heard_end:
             self.take_headers_after_end(stream, block)
             return
-        event = self.engine.take_headers(stream.number, block, end=end)
+        _, fields = self.engine.take_headers(stream.number, block, end=end)
         try:
-            stream.take_trailers(heads.trailers(event.headers, self.longest_head))
+            stream.take_trailers(heads.trailers(fields, self.longest_head))
         except Malformed as error:
             self.reset_malformed(stream, str(error))
 

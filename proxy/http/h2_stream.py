@@ -232,7 +232,7 @@ class Stream:
     def _write_end(self) -> None:
         engine, trailers = self._connection.engine, self._trailers
         if trailers:
-            engine.send_headers(self.number, trailers, end_stream=True)
+            engine.headers(self.number, trailers, end=True)
         else:
             self._connection.emit(engine.data(self.number, memoryview(b""), end=True))
         self._said_end()

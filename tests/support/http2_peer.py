@@ -111,7 +111,7 @@ class Peer:
 def block(headers: Iterable[tuple[bytes, bytes]], stream: int = 1, *flags: str, size: int = 16_384) -> list[Frame]:
     """HEADERS and CONTINUATION frames, whatever is in them; nothing is put into the table of headers."""
     encoder = Encoder()
-    data = encoder.encode([(name, value, True) for name, value in headers])
+    data = encoder.encode([(name, value, True) for name, value in headers], huffman=False)
     first = HeadersFrame(stream, data[:size], flags=flags)
     frames: list[Frame] = [first]
     frames += [ContinuationFrame(stream, data[at : at + size]) for at in range(size, len(data), size)]

@@ -195,7 +195,7 @@ def test_headers_without_names_and_values(raw: RawSides) -> None:
 
 def test_numbers_without_end_in_a_list_of_headers(raw: RawSides) -> None:
     raw.peer.send(HeadersFrame(1, b"\xff" + b"\x80" * 1_000 + b"\x01", flags=["END_HEADERS"]))
-    assert raw.last_word().error_code == ErrorCodes.PROTOCOL_ERROR
+    assert raw.last_word().error_code == ErrorCodes.COMPRESSION_ERROR
 
 
 def test_a_table_without_end_is_not_kept_for_the_client(raw: RawSides) -> None:

@@ -232,7 +232,7 @@ FAULTS: dict[str, tuple[bytes, ErrorCodes]] = {
     "padding that is too long": (b"\x00\x00\x02\x01\x0c\x00\x00\x00\x01\x02\x82", ErrorCodes.PROTOCOL_ERROR),
     "padding of nothing": (b"\x00\x00\x00\x01\x0c\x00\x00\x00\x01", ErrorCodes.PROTOCOL_ERROR),
     "a stream of the server": (b"\x00\x00\x01\x01\x05\x00\x00\x00\x02\x82", ErrorCodes.PROTOCOL_ERROR),
-    "a header that is not in the table": (b"\x00\x00\x01\x01\x05\x00\x00\x00\x01\xff", ErrorCodes.PROTOCOL_ERROR),
+    "a header that is not in the table": (b"\x00\x00\x01\x01\x05\x00\x00\x00\x01\xfe", ErrorCodes.COMPRESSION_ERROR),
     "DATA on an idle stream": (DataFrame(1, b"x").serialize(), ErrorCodes.PROTOCOL_ERROR),
     "RST_STREAM on an idle stream": (RstStreamFrame(1).serialize(), ErrorCodes.PROTOCOL_ERROR),
     "WINDOW_UPDATE on an idle stream": (WindowUpdateFrame(1, 1).serialize(), ErrorCodes.PROTOCOL_ERROR),
