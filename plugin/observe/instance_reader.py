@@ -23,7 +23,8 @@ from plugin.consul.watch import News, Watch
 from plugin.errors import ConsulForbidden, ConsulUnavailable, GatewayError
 from plugin.observe import denials
 from plugin.observe.denials import Hidden
-from plugin.observe.store import FactStore, Slot
+from plugin.observe.slots import Slot
+from plugin.observe.store import FactStore
 from plugin.observe.sweep import Sweep
 from proxy.logs import emit
 from proxy.model import ServiceName

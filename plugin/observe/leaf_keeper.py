@@ -23,7 +23,8 @@ from plugin.consul.poller import WatchState
 from plugin.consul.watch import Backoff, Bucket
 from plugin.errors import ConsulForbidden, ConsulRejected, ConsulUnavailable, GatewayError
 from plugin.observe.leaves import KnownLeaf, convert
-from plugin.observe.store import FactStore, Slot
+from plugin.observe.slots import Slot
+from plugin.observe.store import FactStore
 from proxy.identity import parse_spiffe_id
 from proxy.logs import emit
 from proxy.model import Leaf, ServiceName

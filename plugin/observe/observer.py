@@ -36,7 +36,8 @@ from plugin.observe.provider_reader import PATH as PROVIDERS
 from plugin.observe.provider_reader import ProviderReader
 from plugin.observe.rights import RightsWatcher
 from plugin.observe.sidecar_reader import SidecarReader
-from plugin.observe.store import EntryList, FactStore, Slot
+from plugin.observe.slots import EntryList, Slot
+from plugin.observe.store import FactStore
 from proxy.model import ServiceName
 
 T = TypeVar("T")

@@ -1,17 +1,16 @@
 """Everything that is known, in one place, and which services a change concerns.
 
 It owns the facts and the set of linked services; it asks nobody and decides nothing. Who learns something writes it
-into a :class:`Slot`; the one consumer waits in :meth:`FactStore.changed` and reads the facts of what changed. Recording
-a change costs the same whatever the number of services.
+into a :class:`plugin.observe.slots.Slot`; the one consumer waits in :meth:`FactStore.changed` and reads the facts of
+what changed. Recording a change costs the same whatever the number of services.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any
 
 from plugin.assemble.links import linked_services
 from plugin.consul.api import (
@@ -26,13 +25,12 @@ from plugin.consul.api import (
     ServiceResolver,
     TerminatingGatewayEntry,
 )
-from plugin.errors import GatewayError
 from plugin.facts import Fact, MeshFacts, ServiceFacts
 from plugin.jwks.provider import KeptKeys
+from plugin.observe.slots import EntryList, Slot
 from proxy.model import Leaf, ServiceName
 from proxy.rules import Action
 
-T = TypeVar("T")
 LinksChanged = Callable[[frozenset[ServiceName], frozenset[ServiceName]], None]
 """Called with the services that were linked, and those that no longer are."""
 ProvidersChanged = Callable[[], None]
@@ -49,106 +47,6 @@ class Changes:
     updated: frozenset[ServiceName]
     removed: frozenset[ServiceName]
     """No longer linked."""
-
-
-class Slot(Generic[T]):
-    """Where one fact is written. Writing what is known already, and was confirmed, is not a change."""
-
-    def __init__(self, read: Callable[[], Fact[T] | None], write: Callable[[Fact[T], bool], None]) -> None:
-        self._read = read
-        self._write = write
-
-    @property
-    def fact(self) -> Fact[T]:
-        return self._read() or Fact()
-
-    def learned(self, value: T | None, *, index: int = 0) -> None:
-        old = self._read()
-        if old is not None:
-            changed = not old.known or old.problem is not None or old.value != value
-            self._write(old.learned(value, index=index, at_s=time.time()), changed)
-
-    def restore(self, value: T | None, *, as_of_s: float) -> None:
-        """Know again what was known at ``as_of_s``, Unix time."""
-        old = self._read()
-        if old is not None:
-            self._write(old.learned(value, at_s=as_of_s), True)
-
-    def failed(self, problem: GatewayError) -> None:
-        old = self._read()
-        if old is not None:
-            self._write(old.failed(problem), str(problem) != str(old.problem or ""))
-
-
-class _Entry(Protocol):
-    @property
-    def name(self) -> str: ...
-    @property
-    def namespace(self) -> str: ...
-    @property
-    def partition(self) -> str: ...
-
-
-E = TypeVar("E", bound=_Entry)
-
-
-class EntryList(Generic[E]):
-    """All config entries of one kind, each a fact of the service that it is named after."""
-
-    def __init__(self, touched: Callable[[Iterable[ServiceName] | None], None]) -> None:
-        self._touched = touched
-        self._whole: Fact[dict[ServiceName, E]] = Fact()
-
-    @property
-    def current(self) -> bool:
-        """Known, and the newest attempt to learn it did not fail."""
-        return self._whole.known and self._whole.problem is None
-
-    @property
-    def all(self) -> Fact[tuple[E, ...]]:
-        whole = self._whole
-        value = tuple(whole.value.values()) if whole.value is not None else None
-        return Fact(value, whole.known, whole.problem, whole.index, whole.as_of_s)
-
-    def of(self, name: ServiceName) -> Fact[E]:
-        whole = self._whole
-        value = whole.value.get(name) if whole.value is not None else None
-        return Fact(value, whole.known, whole.problem, whole.index, whole.as_of_s)
-
-    def learned(self, entries: Iterable[E], *, index: int = 0) -> None:
-        old, was_known = self._whole.value or {}, self._whole.known
-        new = _by_name(entries)
-        self._whole = self._whole.learned(new, index=index, at_s=time.time())
-        if was_known:
-            self._touched(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
-        else:
-            self._touched(None)
-
-    def restore(self, entries: Iterable[E], *, as_of_s: float) -> None:
-        """Know again what was known at ``as_of_s``, Unix time."""
-        self._whole = self._whole.learned(_by_name(entries), at_s=as_of_s)
-        self._touched(None)
-
-    def forget(self) -> None:
-        self._whole = Fact()
-
-    def failed(self, problem: GatewayError) -> None:
-        news = not self._whole.known and str(problem) != str(self._whole.problem or "")
-        self._whole = self._whole.failed(problem)
-        if news:
-            self._touched(None)
-
-
-def _same(new: Mapping[Any, Fact[Any]], old: Mapping[Any, Fact[Any]]) -> bool:
-    """But for when they were confirmed."""
-    return new.keys() == old.keys() and all(
-        (fact.value, fact.known, str(fact.problem)) == (old[key].value, old[key].known, str(old[key].problem))
-        for key, fact in new.items()
-    )
-
-
-def _by_name(entries: Iterable[E]) -> dict[ServiceName, E]:
-    return {ServiceName(entry.name, entry.namespace, entry.partition): entry for entry in entries}
 
 
 @dataclass(slots=True)
@@ -386,3 +284,11 @@ class FactStore:
     def _touch(self, name: ServiceName) -> None:
         self._updated.add(name)
         self._changed()
+
+
+def _same(new: Mapping[Any, Fact[Any]], old: Mapping[Any, Fact[Any]]) -> bool:
+    """But for when they were confirmed."""
+    return new.keys() == old.keys() and all(
+        (fact.value, fact.known, str(fact.problem)) == (old[key].value, old[key].known, str(old[key].problem))
+        for key, fact in new.items()
+    )

@@ -13,7 +13,8 @@ from typing import Any
 from plugin.errors import ConsulUnavailable
 from plugin.facts import Fact
 from plugin.jwks.provider import KeptKeys
-from plugin.observe.store import FactStore, Slot
+from plugin.observe.slots import Slot
+from plugin.observe.store import FactStore
 from plugin.saved_state.form import Known, Owner, SavedKeys, SavedService, SavedState
 from proxy.model import Leaf, ServiceName
 
