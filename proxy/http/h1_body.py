@@ -24,7 +24,7 @@ _FIRST_SIZE_EXTENDED = re.compile(rb"([0-9A-Fa-f]{1,15})" + _EXTENSION + rb"\r\n
 _NEXT_SIZE_EXTENDED = re.compile(rb"\r\n([0-9A-Fa-f]{1,15})" + _EXTENSION + rb"\r\n")
 _BEGUN_EXTENDED = re.compile(rb"[0-9A-Fa-f]{1,15}" + _EXTENSION + rb"\r?|")
 _LONGEST_SIZE = 320
-"""Bytes of a line with a chunk's size, generously."""
+"""Bytes of a line with a chunk's size, and more than any that is only begun."""
 _LARGE = 4 * 1024
 """Bytes. Smaller chunks that came together are passed on together."""
 MAX_TRAILER_BYTES = 16 * 1024
@@ -153,7 +153,7 @@ class ChunkedBody:
             begun = line[2:]
             if not b"\r\n".startswith(line[:2]):
                 raise BadBody("a chunk is longer than its size")
-        if len(line) >= _LONGEST_SIZE or not self._begun.fullmatch(begun):
+        if not self._begun.fullmatch(begun):
             raise BadBody("malformed size of a chunk")
         self._kept = line
 

@@ -116,6 +116,12 @@ def test_what_is_no_chunk(data: bytes) -> None:
         assert str(bad.value).isprintable()
 
 
+@pytest.mark.parametrize("begun", [b"b", b"\n", b"\rb", b"\r\n;", b"\r\n1\n", b"\r\n\r"])
+def test_what_will_never_be_a_chunk_is_not_waited_for(begun: bytes) -> None:
+    with pytest.raises(BadBody):
+        read(ChunkedBody(extensions=False), b"1\r\na", begun)
+
+
 def test_what_came_before_the_fault_is_delivered() -> None:
     reader, body = ChunkedBody(extensions=False), bytearray()
     with pytest.raises(BadBody):

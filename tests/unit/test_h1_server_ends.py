@@ -302,6 +302,32 @@ def test_a_tunnel_ends_when_both_directions_have(on: Rig, client_first: bool) ->
     assert client.received.endswith(b"hello again" if client_first else b"hello")
 
 
+def test_a_tunnel_whose_client_has_ended_is_read_to_its_end(on: Rig) -> None:
+    _, session, client = on.server()
+    client.send(UPGRADE)
+    on.until(lambda: session.requests)
+    asked = session.requests[0]
+    asked.trailers = None
+    on.call(lambda: asked.incoming.respond(ResponseHead(101, upgrade=b"websocket"), end=False))
+    on.until(lambda: client.received)
+    client.received = b""
+    client.finish()
+    on.until(lambda: asked.trailers is not None)
+    size = 20_000_000
+
+    def answer() -> None:
+        asked.incoming.send(b"x" * size)
+        asked.incoming.finish([])
+
+    client.open = False  # it reads nothing
+    on.call(answer)
+    on.turn()
+    client.open = True
+    on.until(lambda: session.closed)
+    on.until(lambda: client.ended)
+    assert (client.ended, len(client.received)) == ("end", size)
+
+
 def test_a_refused_upgrade_leaves_the_connection_as_it_was(on: Rig) -> None:
     _, session, client = on.server(ok)
     client.send(UPGRADE + GET)
