@@ -1,8 +1,8 @@
 """A line of the access log in the operator's own words.
 
 The control process has taken the format apart; here its parts are filled in. Values are those of Envoy's command
-operators at layer 4, as far as they exist; what a connection does not have is ``-`` in text and ``null`` as a JSON
-value, as Envoy writes it. Nothing that a client sends can break a line: what is not printable is escaped.
+operators, as far as they exist here; what a connection, or a request, does not have is ``-`` in text and ``null`` as a
+JSON value, as Envoy writes it. Nothing that a client sends can break a line: what is not printable is escaped.
 Source: https://www.envoyproxy.io/docs/envoy/latest/configuration/advanced/substitution_formatter.
 """
 
@@ -12,12 +12,11 @@ import re
 import socket
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 import msgspec
 
+from proxy.access_heads import Heads, request_value, response_value
 from proxy.access_record import AccessRecord
-from proxy.http.message import RequestHead, ResponseHead
 from proxy.model import AccessLogFormat, CloseReason, LogPart, LogPartForm
 
 Value = str | int | None
@@ -46,13 +45,14 @@ _FLAGS = {
     CloseReason.OVER_LIMIT: "OM",
     **dict.fromkeys(_DIAL_FAILURES, "UF,URX"),
 }
-
-
-class Heads(Protocol):
-    """The heads of a request and of its response, for the operators that name a header."""
-
-    head: RequestHead
-    response: ResponseHead | None
+_DETAILS = {
+    CloseReason.COMPLETED: "via_upstream",
+    CloseReason.NO_ENDPOINTS: "no_healthy_upstream",
+    CloseReason.REQUEST_TIMEOUT: "response_timeout",
+    CloseReason.IDLE: "stream_idle_timeout",
+}
+"""Envoy's words for them; other reasons are named as everywhere else."""
+_OF_HEADS = frozenset({"REQ", "RESP", "REQ_WITHOUT_QUERY"})
 
 
 def render(layout: AccessLogFormat, record: AccessRecord, opened_at_s: float, heads: Heads | None = None) -> bytes:
@@ -65,8 +65,12 @@ def _fill(part: LogPart, record: AccessRecord, opened_at_s: float, heads: Heads 
         return part.text
     value = _value(part, record, opened_at_s, heads)
     if part.form is LogPartForm.JSON_VALUE:
+        if part.length and isinstance(value, str):
+            value = value[: part.length]
         return msgspec.json.encode(value).decode()
     text = "-" if value is None else str(value)
+    if part.length:
+        text = text[: part.length]
     if part.form is LogPartForm.JSON_TEXT:
         return msgspec.json.encode(text).decode()[1:-1]
     return text if text.isprintable() else "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
@@ -75,9 +79,18 @@ def _fill(part: LogPart, record: AccessRecord, opened_at_s: float, heads: Heads 
 def _value(part: LogPart, record: AccessRecord, opened_at_s: float, heads: Heads | None) -> Value:
     if part.operator == "START_TIME":
         return start_time(part.text or _DEFAULT_TIME, opened_at_s)
-    find = _FIELDS.get(part.operator)
-    found = find(record) if find is not None else None
+    if part.operator in _OF_HEADS:
+        found = _of_heads(part, record, heads)
+    else:
+        find = _FIELDS.get(part.operator)
+        found = find(record) if find is not None else None
     return None if found == "" else found
+
+
+def _of_heads(part: LogPart, record: AccessRecord, heads: Heads | None) -> Value:
+    if part.operator == "RESP":
+        return response_value(part.text, record, heads)
+    return request_value(part.text, record, heads, query=part.operator == "REQ")
 
 
 def start_time(layout: str, wall_s: float) -> str:
@@ -114,7 +127,25 @@ def _carried(record: AccessRecord) -> str:
     return record.server_name if record.service else ""
 
 
+def _is_request(record: AccessRecord) -> bool:
+    return record.event == "request"
+
+
+def _flags(record: AccessRecord) -> str:
+    return (record.flags or "-") if _is_request(record) else _FLAGS.get(CloseReason(record.reason), "-")
+
+
+def _code_details(record: AccessRecord) -> str:
+    if not _is_request(record):
+        return ""
+    return _denied(record) or _DETAILS.get(CloseReason(record.reason), record.reason)
+
+
 def _termination(record: AccessRecord) -> str:
+    return "" if _is_request(record) else _denied(record)
+
+
+def _denied(record: AccessRecord) -> str:
     if record.verdict != "denied":
         return ""
     by = record.intention.partition(" (")[0] if record.precedence else ""
@@ -126,7 +157,7 @@ def _detail(record: AccessRecord, reasons: frozenset[CloseReason]) -> str:
 
 
 _FIELDS: dict[str, Callable[[AccessRecord], Value]] = {
-    "ACCESS_LOG_TYPE": lambda record: "TcpConnectionEnd",
+    "ACCESS_LOG_TYPE": lambda record: "DownstreamEnd" if _is_request(record) else "TcpConnectionEnd",
     "BYTES_RECEIVED": lambda record: record.bytes_received,
     "BYTES_SENT": lambda record: record.bytes_sent,
     "CONNECTION_ID": lambda record: record.number,
@@ -145,8 +176,10 @@ _FIELDS: dict[str, Callable[[AccessRecord], Value]] = {
     "DURATION": lambda record: int(record.duration_ms),
     "HOSTNAME": lambda record: _HOSTNAME,
     "REQUESTED_SERVER_NAME": lambda record: record.server_name,
-    "RESPONSE_CODE": lambda record: 0,
-    "RESPONSE_FLAGS": lambda record: _FLAGS.get(CloseReason(record.reason), "-"),
+    "PROTOCOL": lambda record: record.protocol,
+    "RESPONSE_CODE": lambda record: record.status if _is_request(record) else 0,
+    "RESPONSE_CODE_DETAILS": _code_details,
+    "RESPONSE_FLAGS": _flags,
     "UPSTREAM_CLUSTER": _carried,
     "UPSTREAM_CLUSTER_RAW": _carried,
     "UPSTREAM_HOST": _endpoint,
@@ -156,10 +189,11 @@ _FIELDS: dict[str, Callable[[AccessRecord], Value]] = {
     "UPSTREAM_TRANSPORT_FAILURE_REASON": lambda record: _detail(record, _DIAL_FAILURES),
     "CONSUL_TGW_DETAIL": lambda record: record.detail,
     "CONSUL_TGW_INTENTION": lambda record: record.intention,
+    "CONSUL_TGW_PERMISSION": lambda record: record.permission or None,
     "CONSUL_TGW_PRECEDENCE": lambda record: record.precedence or None,
     "CONSUL_TGW_REASON": lambda record: record.reason,
     "CONSUL_TGW_SERVICE": lambda record: record.service,
     "CONSUL_TGW_VERDICT": lambda record: record.verdict,
     "CONSUL_TGW_WORKER": lambda record: record.worker,
 }
-OPERATORS = frozenset(_FIELDS) | {"START_TIME"}
+OPERATORS = frozenset(_FIELDS) | {"START_TIME"} | _OF_HEADS

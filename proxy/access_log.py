@@ -14,7 +14,8 @@ import time
 
 import msgspec
 
-from proxy.access_format import Heads, render
+from proxy.access_format import render
+from proxy.access_heads import Heads
 from proxy.access_record import AccessRecord
 from proxy.logs import emit
 from proxy.model import AccessLogFormat

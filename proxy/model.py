@@ -264,6 +264,8 @@ class LogPart(msgspec.Struct, frozen=True, array_like=True):
     text: str
     operator: str = ""
     form: LogPartForm = LogPartForm.TEXT
+    length: int = 0
+    """So many characters of the value at most; 0 is no limit."""
 
 
 class AccessLogFormat(msgspec.Struct, frozen=True):

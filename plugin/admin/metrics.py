@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 
+from plugin.admin.request_metrics import request_metrics
 from plugin.admin.view import GatewayView
 from plugin.life import Phase
 from plugin.status import Status
@@ -41,11 +42,13 @@ class GatewayCollector:
     def __init__(self, view: GatewayView) -> None:
         self._view = view
         self._cardinality = Cardinality()
+        self._requests = Cardinality()
 
     def collect(self) -> Iterator[Metric]:
         status, totals = self._view.status(), self._view.totals()
         yield from _process(status)
         yield from _traffic(self._cardinality.bounded(totals.sums), status, totals)
+        yield from request_metrics(self._requests, totals)
         yield from _dials(status, totals)
         yield from _services(status)
         yield from _watches(status)

@@ -28,6 +28,7 @@ OPERATORS = frozenset(
         "CONNECTION_TERMINATION_DETAILS",
         "CONSUL_TGW_DETAIL",
         "CONSUL_TGW_INTENTION",
+        "CONSUL_TGW_PERMISSION",
         "CONSUL_TGW_PRECEDENCE",
         "CONSUL_TGW_REASON",
         "CONSUL_TGW_SERVICE",
@@ -46,8 +47,13 @@ OPERATORS = frozenset(
         "DOWNSTREAM_TRANSPORT_FAILURE_REASON",
         "DURATION",
         "HOSTNAME",
+        "PROTOCOL",
+        "REQ",
+        "REQ_WITHOUT_QUERY",
         "REQUESTED_SERVER_NAME",
+        "RESP",
         "RESPONSE_CODE",
+        "RESPONSE_CODE_DETAILS",
         "RESPONSE_FLAGS",
         "START_TIME",
         "UPSTREAM_CLUSTER",
@@ -59,15 +65,17 @@ OPERATORS = frozenset(
         "UPSTREAM_TRANSPORT_FAILURE_REASON",
     )
 )
-"""What a connection here has a value for: operators of Envoy, and our own."""
+"""What a connection, or a request, has a value for here: operators of Envoy, and our own."""
+_NAMING = frozenset({"REQ", "RESP", "REQ_WITHOUT_QUERY"})
+"""Those that name a header, and take a length."""
 _ELSEWHERE = re.compile(
-    r"REQ|RESP|TRAILER|REQ_WITHOUT_QUERY|GRPC_.*|PROTOCOL|ROUTE_NAME|VIRTUAL_CLUSTER_NAME|RESPONSE_.*|REQUEST_.*|"
+    r"TRAILER|GRPC_.*|ROUTE_NAME|VIRTUAL_CLUSTER_NAME|RESPONSE_.*|REQUEST_.*|"
     r"UPSTREAM_.*|DOWNSTREAM_.*|DYNAMIC_METADATA|CLUSTER_METADATA|METADATA|FILTER_STATE|UPSTREAM_FILTER_STATE|"
     r"FILTER_CHAIN_NAME|START_TIME_LOCAL|EMIT_TIME|EMIT_TIME_LOCAL|STREAM_ID|UNIQUE_ID|TRACE_ID|SPAN_ID|QUERY_PARAM.*|"
     r"PATH|ENVIRONMENT|REQUESTED_.*|TLS_.*|LOCAL_REPLY_BODY|CUSTOM_FLAGS|BYTES_.*|ROUNDTRIP_DURATION|COMMON_DURATION|"
     r"LISTENER_METADATA|VIRTUAL_HOST_METADATA|QUIC_.*"
 )
-"""Operators of Envoy that no connection here has a value for: those of HTTP above all."""
+"""Operators of Envoy that nothing here has a value for."""
 _NO_BRACKETS = "takes no (...)"
 
 
@@ -134,7 +142,7 @@ class _Reader:
         parts = list(self.text(text, LogPartForm.JSON_TEXT))
         if len(parts) == 1 and parts[0].operator:
             # Alone in its string: numbers stay numbers, and nothing is null.
-            yield LogPart(parts[0].text, parts[0].operator, LogPartForm.JSON_VALUE)
+            yield LogPart(parts[0].text, parts[0].operator, LogPartForm.JSON_VALUE, parts[0].length)
             return
         yield LogPart('"')
         for part in parts:
@@ -158,6 +166,11 @@ class _Reader:
 
     def _operator(self, match: re.Match[str], form: LogPartForm) -> LogPart:
         name, argument, length = match.groups()
+        if name in _NAMING:
+            if argument is None:
+                self._warn(f"%{name}%", "names no header, as in %REQ(:METHOD)%; - is written")
+                return LogPart("-")
+            return LogPart(argument, name, form, int(length or 0))
         if name in OPERATORS:
             if length is not None:
                 self._warn(f"%{name}%", "takes no length; it is written whole")

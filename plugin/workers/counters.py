@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from proxy.messages import Count, Counters, DialCount
+from proxy.messages import DURATION_BOUNDS_S, Count, Counters, DialCount, DurationCount
 from proxy.model import CloseReason
 
 Key = tuple[str, str, str]
 """``(service, source, reason)``; the reason is empty for connections that are still open."""
+
+
+RequestKey = tuple[str, str, str, str]
+"""``(service, source, code class, reason)``"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,18 @@ class Dials:
         return Dials(self.failures + other.failures, self.ejections + other.ejections, self.shortages + other.shortages)
 
 
+@dataclass(frozen=True, slots=True)
+class Durations:
+    """Of requests of one service that were answered alike; see :class:`proxy.messages.DurationCount`."""
+
+    buckets: tuple[int, ...] = (0,) * (len(DURATION_BOUNDS_S) + 1)
+    sum_s: float = 0.0
+
+    def __add__(self, other: Durations | DurationCount) -> Durations:
+        buckets = tuple(one + more for one, more in zip(self.buckets, other.buckets, strict=True))
+        return Durations(buckets, self.sum_s + other.sum_s)
+
+
 @dataclass(slots=True)
 class Totals:
     sums: dict[Key, Sum] = field(default_factory=dict)
@@ -51,6 +67,9 @@ class Totals:
     policy_closed: int = 0
     dials: dict[str, Dials] = field(default_factory=dict)
     """By service, of those that had any trouble."""
+    requests: dict[RequestKey, int] = field(default_factory=dict)
+    durations: dict[tuple[str, str], Durations] = field(default_factory=dict)
+    """By service and code class."""
     access_log_lines_dropped: int = 0
     log_lines_dropped: int = 0
 
@@ -72,6 +91,12 @@ class Totals:
         self.policy_closed += counters.policy_closed
         for count in counters.dials:
             self.dials[count.service] = self.dials.get(count.service, Dials()) + count
+        for one in counters.requests:
+            key = (one.service, one.source, one.code_class, one.reason)
+            self.requests[key] = self.requests.get(key, 0) + one.requests
+        for durations in counters.durations:
+            labels = (durations.service, durations.code_class)
+            self.durations[labels] = self.durations.get(labels, Durations()) + durations
         self.access_log_lines_dropped += counters.access_log_lines_dropped
         self.log_lines_dropped += counters.log_lines_dropped
 
@@ -82,10 +107,19 @@ class Totals:
 
 def totals(ended: Totals, live: Iterable[Counters]) -> Totals:
     """Everything counted so far, by workers that have ended and by those that run."""
-    result = replace(ended, sums=dict(ended.sums), dials=dict(ended.dials))
+    result = replace(
+        ended,
+        sums=dict(ended.sums),
+        dials=dict(ended.dials),
+        requests=dict(ended.requests),
+        durations=dict(ended.durations),
+    )
     for counters in live:
         result.add(counters)
     return result
+
+
+OTHER = "other"
 
 
 class Cardinality:
@@ -96,20 +130,25 @@ class Cardinality:
 
     def __init__(self, limit: int = 10_000) -> None:
         self._limit = limit
-        self._admitted: set[Key] = set()
+        self._admitted: set[tuple[str, ...]] = set()
 
     def bounded(self, sums: Mapping[Key, Sum]) -> dict[Key, Sum]:
         result: dict[Key, Sum] = {}
         for key, value in sums.items():
-            shown = self._shown(key)
+            service, source, reason = key
+            shown = (service, source if self._admits(key) else OTHER, reason)
             result[shown] = result.get(shown, Sum()) + value
         return result
 
-    def _shown(self, key: Key) -> Key:
-        if key in self._admitted:
-            return key
-        if len(self._admitted) < self._limit:
+    def bounded_requests(self, requests: Mapping[RequestKey, int]) -> dict[RequestKey, int]:
+        result: dict[RequestKey, int] = {}
+        for key, number in requests.items():
+            service, source, code_class, reason = key
+            shown = (service, source if self._admits(key) else OTHER, code_class, reason)
+            result[shown] = result.get(shown, 0) + number
+        return result
+
+    def _admits(self, key: tuple[str, ...]) -> bool:
+        if key not in self._admitted and len(self._admitted) < self._limit:
             self._admitted.add(key)
-            return key
-        service, _, reason = key
-        return (service, "other", reason)
+        return key in self._admitted

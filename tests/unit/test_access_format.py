@@ -11,6 +11,7 @@ from plugin.assemble.access_logs import access_log_choice
 from plugin.consul.api import AccessLogs
 from proxy.access_format import render, start_time
 from proxy.access_record import AccessRecord
+from proxy.http.message import RequestHead, ResponseHead, Version
 
 OPENED_AT_S = 1_700_000_000.25
 SERVER_NAME = "db.default.dc1.internal.x.consul"
@@ -126,3 +127,66 @@ def test_fractions_of_a_second() -> None:
 
 def test_a_layout_of_the_time_may_hold_anything() -> None:
     assert start_time("%Y\0%s%", 1.5) == "1970\x001%"
+
+
+class Exchange:
+    """The heads of a request and of its response."""
+
+    def __init__(self) -> None:
+        headers = [(b"user-agent", b"curl\n"), (b"x-twice", b"one"), (b"x-twice", b"two")]
+        self.head = RequestHead(b"GET", b"/a/b?token=1", b"db.example", Version.HTTP_2, headers)
+        self.response: ResponseHead | None = ResponseHead(503, [(b"content-type", b"text/plain")], announced_length=5)
+
+
+ASKED: dict[str, Any] = {
+    **CARRIED,
+    "event": "request",
+    "reason": "request_timeout",
+    "status": 504,
+    "flags": "UT",
+    "protocol": "HTTP/2",
+    "request_id": "7",
+    "upstream_ms": 12.7,
+    "permission": 2,
+}
+
+
+@pytest.mark.parametrize(
+    ("layout", "text"),
+    [
+        ("%REQ(:METHOD)% %REQ(:PATH)% %REQ_WITHOUT_QUERY(:PATH)%", "GET /a/b?token=1 /a/b"),
+        ("%REQ(:AUTHORITY)% %REQ(HOST)% %REQ(:SCHEME)%", "db.example db.example https"),
+        ("%REQ(X-ENVOY-ORIGINAL-PATH?:PATH):4%", "/a/b"),
+        ("%REQ(X-Twice)% %REQ(NONE)% %REQ(NONE?X-TWICE):2%", "one - on"),
+        ("%REQ(USER-AGENT)%", "curl\\x0a"),
+        ("%REQ(X-REQUEST-ID)%", "7"),
+        ("%RESP(CONTENT-TYPE)% %RESP(CONTENT-LENGTH)%", "text/plain 5"),
+        ("%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%", "12"),
+        ("%PROTOCOL% %RESPONSE_CODE% %RESPONSE_FLAGS%", "HTTP/2 504 UT"),
+        ("%RESPONSE_CODE_DETAILS% %ACCESS_LOG_TYPE%", "response_timeout DownstreamEnd"),
+        ("%CONSUL_TGW_PERMISSION%", "2"),
+    ],
+)
+def test_operators_of_a_request(layout: str, text: str) -> None:
+    parts = access_log_choice(AccessLogs(enabled=True, text_format=layout))
+    assert parts.warnings == ()
+    assert parts.layout is not None
+    assert render(parts.layout, record(**ASKED), OPENED_AT_S, Exchange()).decode() == text + "\n"
+
+
+def test_a_request_that_was_denied() -> None:
+    layout = access_log_choice(
+        AccessLogs(enabled=True, text_format="%RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS%")
+    ).layout
+    assert layout is not None
+    denied = record(**{**ASKED, "verdict": "denied", "reason": "denied"})
+    assert render(layout, denied, OPENED_AT_S, Exchange()) == b"rbac_access_denied_matched_policy[web_=>_db] -\n"
+
+
+def test_numbers_of_a_request_stay_numbers() -> None:
+    layout = access_log_choice(
+        AccessLogs(enabled=True, json_format='{"a":"%RESPONSE_CODE%","b":"%REQ(:PATH):2%","c":"%RESP(NONE)%"}')
+    ).layout
+    assert layout is not None
+    line = render(layout, record(**ASKED), OPENED_AT_S, Exchange())
+    assert json.loads(line) == {"a": 504, "b": "/a", "c": None}

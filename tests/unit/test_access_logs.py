@@ -31,6 +31,7 @@ def test_enabled_without_a_format_is_the_built_in_line_too() -> None:
         ("%NOPE%", "%NOPE% is not known", (LogPart("-\n"),)),
         ("%BYTES_SENT:3%", "%BYTES_SENT% takes no length", (LogPart("", "BYTES_SENT"), LogPart("\n"))),
         ("%DURATION(x)%", "%DURATION% takes no (...)", (LogPart("", "DURATION"), LogPart("\n"))),
+        ("%REQ%", "names no header", (LogPart("-\n"),)),
         (
             "50% of %DURATION%",
             "has a % that begins no operator",
