@@ -1,6 +1,7 @@
 """A JSON Web Key Set (RFC 7517 section 5) as workers get it: the keys that can verify a signature, and no more.
 
-Pure. What a key says about its own certificates or its private half is left out, and no text quotes a key.
+Pure. Which keys can is for those to say who will verify with them (:mod:`proxy.http.token_keys`). What a key says about
+its own certificates or its private half is left out, and no text quotes a key.
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import jwt
 import msgspec
 
 from plugin.consul.strict import NotUnderstood
+from proxy.http.token_keys import read_keys
 
 LARGEST_BYTES = 1 << 20
 """Of a key set. A large provider's has some 20 KiB."""
-MOST_KEYS = 200
+MOST_KEYS = 100
+"""As many as workers take."""
 
 _COMMON = ("kty", "use", "key_ops", "alg", "kid")
 _MEMBERS = {
@@ -69,19 +71,5 @@ def _usable(keys: Iterable[Any]) -> Iterator[dict[str, Any]]:
         if members is None:
             continue
         public = {name: key[name] for name in members if name in key}
-        if _is_for_signatures(public) and _can_be_made(public):
+        if read_keys(msgspec.json.encode({"keys": [public]}).decode()).keys:
             yield public
-
-
-def _is_for_signatures(key: dict[str, Any]) -> bool:
-    operations = key.get("key_ops", ["verify"])
-    texts = all(isinstance(value, str) for name, value in key.items() if name != "key_ops")
-    return texts and key.get("use", "sig") == "sig" and isinstance(operations, list) and "verify" in operations
-
-
-def _can_be_made(key: dict[str, Any]) -> bool:
-    try:
-        jwt.PyJWK(key)
-    except (jwt.PyJWTError, KeyError, ValueError):
-        return False
-    return True
