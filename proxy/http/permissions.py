@@ -105,7 +105,11 @@ def _compiled(number: int, permission: Permission) -> CompiledPermission:
 
 
 class _Unusable(Exception):
-    """The text says what cannot be evaluated, and why."""
+    """The text says what cannot be evaluated, and why; ``why`` alone is what RE2 says."""
+
+    def __init__(self, text: str, why: str = "") -> None:
+        super().__init__(text)
+        self.why = why
 
 
 def _tests(permission: Permission) -> list[_Test]:
@@ -227,6 +231,15 @@ def _is_utf8(value: bytes) -> bool:
     return True
 
 
+def expression_problem(pattern: str) -> str:
+    """Say why RE2 does not take ``pattern``; empty when it does."""
+    try:
+        _expression(pattern, "")
+    except _Unusable as error:
+        return error.why
+    return ""
+
+
 def _expression(pattern: str, what: str, *, ignore_case: bool = False) -> _ValueTest:
     """RE2, all of the text."""
     options = re2.Options()
@@ -237,7 +250,8 @@ def _expression(pattern: str, what: str, *, ignore_case: bool = False) -> _Value
     try:
         fullmatch = re2.compile(pattern.encode(), options).fullmatch
     except (re2.error, UnicodeEncodeError) as error:
-        raise _Unusable(f"the {what} {pattern!r} is not an expression of RE2: {_told(error)}") from error
+        why = _told(error)
+        raise _Unusable(f"the {what} {pattern[:80]!r} is not an expression of RE2: {why}", why) from error
     return lambda value: fullmatch(value) is not None
 
 

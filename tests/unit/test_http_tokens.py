@@ -214,6 +214,7 @@ _NUMBERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
         pytest.param(signed_bytes(HEADER, b'{"iss":"x",' + PAYLOAD[1:]), id="issuer twice"),
         pytest.param(signed_bytes(HEADER, PAYLOAD[:-1] + b',"\\u0069ss":"x"}'), id="issuer twice, escaped"),
         pytest.param(signed_bytes(b'{"alg":"none","alg":"RS256"}', PAYLOAD), id="alg twice"),
+        pytest.param(signed_bytes(HEADER, PAYLOAD[:-1] + b',"x":NaN}'), id="payload has a number that is none"),
         pytest.param(signed_bytes(HEADER, b"[1]"), id="payload is a list"),
         pytest.param(signed_bytes(HEADER, b'"iss"'), id="payload is a text"),
         pytest.param(signed_bytes(HEADER, GOOD), id="payload is a token"),
