@@ -23,8 +23,11 @@ from plugin.consul.strict import (
 from proxy.http.permissions import problem
 from proxy.rules import Action, ClaimMatch, HeaderMatch, Match, Permission, TokenRequirement
 
-# RFC 9110 section 5.6.2. Pseudo-header fields are no header fields: what they say is matched as path and method.
+# RFC 9110 section 5.6.2.
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
+
+_PSEUDO = frozenset({":authority", ":method", ":path", ":scheme"})
+"""Names that Envoy has for what is no header field (RFC 9113 section 8.3.1), and Consul takes."""
 
 
 def permission(element: object) -> Permission:
@@ -89,7 +92,7 @@ def _methods(names: Iterable[str]) -> tuple[str, ...]:
 
 def _header(header: PermissionHeader) -> HeaderMatch:
     name = header.name
-    if not TOKEN.fullmatch(name):
+    if not TOKEN.fullmatch(name) and name.lower() not in _PSEUDO:
         raise NotUnderstood(f"{shortened(name)!r} in Header is no name of a header")
     texts = (
         (Match.EXACT, header.exact),

@@ -105,11 +105,7 @@ def _compiled(number: int, permission: Permission) -> CompiledPermission:
 
 
 class _Unusable(Exception):
-    """The text says what cannot be evaluated, and why; ``why`` alone is what RE2 says."""
-
-    def __init__(self, text: str, why: str = "") -> None:
-        super().__init__(text)
-        self.why = why
+    """The text says what cannot be evaluated, and why."""
 
 
 def _tests(permission: Permission) -> list[_Test]:
@@ -231,15 +227,6 @@ def _is_utf8(value: bytes) -> bool:
     return True
 
 
-def expression_problem(pattern: str) -> str:
-    """Say why RE2 does not take ``pattern``; empty when it does."""
-    try:
-        _expression(pattern, "")
-    except _Unusable as error:
-        return error.why
-    return ""
-
-
 def _expression(pattern: str, what: str, *, ignore_case: bool = False) -> _ValueTest:
     """RE2, all of the text."""
     options = re2.Options()
@@ -250,8 +237,7 @@ def _expression(pattern: str, what: str, *, ignore_case: bool = False) -> _Value
     try:
         fullmatch = re2.compile(pattern.encode(), options).fullmatch
     except (re2.error, UnicodeEncodeError) as error:
-        why = _told(error)
-        raise _Unusable(f"the {what} {pattern[:80]!r} is not an expression of RE2: {why}", why) from error
+        raise _Unusable(f"the {what} {pattern[:80]!r} is not an expression of RE2: {_told(error)}") from error
     return lambda value: fullmatch(value) is not None
 
 
@@ -267,9 +253,15 @@ def _content_length(head: RequestHead) -> list[bytes]:
     return [str(head.length).encode()] if head.has_length and head.length != UNKNOWN_LENGTH else []
 
 
+def _targets(target: bytes) -> list[bytes]:
+    """With every reading of the path, as if it were there so many times."""
+    path, mark, query = target.partition(b"?")
+    return [reading + mark + query for reading in readings(path)]
+
+
 _APART: dict[bytes, Callable[[RequestHead], list[bytes]]] = {
     b":method": lambda head: [head.method],
-    b":path": lambda head: [head.target],
+    b":path": lambda head: _targets(head.target),
     b":authority": lambda head: [head.authority],
     b":scheme": lambda head: [head.scheme],
     b"host": lambda head: [head.authority],

@@ -265,6 +265,15 @@ def test_names_that_a_request_keeps_elsewhere() -> None:
         assert both(absent, replace(head(), length=UNKNOWN_LENGTH)), name
 
 
+def test_the_target_as_a_header_has_its_readings() -> None:
+    header = HeaderMatch(":path", Match.PREFIX, "/secret")
+    assert matches(Permission(DENY, headers=(header,)), head(b"/%2Fsecret?x"))
+    assert matches(Permission(ALLOW, headers=(header,)), head(b"/secret?x=%2F"))
+    assert not matches(Permission(ALLOW, headers=(HeaderMatch(":path", Match.PREFIX, "/%"),)), head(b"/%2Fsecret"))
+    exact = HeaderMatch(":path", Match.EXACT, "/secret?x")
+    assert matches(Permission(DENY, headers=(exact,)), head(b"/secret;y?x"))
+
+
 # --- what cannot be evaluated ------------------------------------------------------------------------------------
 
 
