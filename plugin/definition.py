@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 WAIT_S = 60.0
 ANSWER_S = 10.0
+QUICK_ANSWER_S = 1.0
+"""For an agent that is not necessary."""
 RETRY_S = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 PATIENCE_S = 10.0
 """How long a start waits for the definition before it binds what the flags alone say."""
@@ -64,14 +66,18 @@ class Definition:
     def proxy_config(self) -> dict[str, object]:
         return {**(self._found.proxy_config if self._found is not None else {}), **self._own}
 
-    async def bind(self) -> tuple[HostPort, ...]:
+    async def bind(self, former: tuple[HostPort, ...] = ()) -> tuple[HostPort, ...]:
         """Read the definition and return what is to be bound; after ``PATIENCE_S`` without it, what the flags say.
 
+        :param former: what it said before an earlier start, if that is known: nothing is waited for then.
         :raises ConfigError: when it names an address that cannot be used.
         """
+        if former and not await self._ask(QUICK_ANSWER_S):
+            self._bound = former
+            return former
         deadline = time.monotonic() + PATIENCE_S
         attempt = 0
-        while not await self._ask(ANSWER_S) and time.monotonic() < deadline:
+        while not self.known and not await self._ask(ANSWER_S) and time.monotonic() < deadline:
             await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
             attempt += 1
         self._bound = self._wanted()

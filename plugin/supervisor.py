@@ -42,7 +42,7 @@ from plugin.reload.turnover import Turnover
 from plugin.reload.understudy import Understudy
 from plugin.runtime_dir import RuntimeDirectory, base_directory, gateway_directory
 from plugin.saved_state.form import Owner
-from plugin.saved_state.keeper import StateKeeper
+from plugin.saved_state.keeper import StateKeeper, saved_addresses
 from plugin.settings import GatewaySettings
 from plugin.stopping import Farewell, last_words
 from plugin.tasks import spawn
@@ -92,7 +92,7 @@ async def _run(settings: GatewaySettings) -> int:
                 bound = bind_addresses(settings.host_port, proxy_config, settings.tagged_addresses())
             else:
                 definition = Definition(client, settings.id, settings.host_port, proxy_config)
-                bound = await definition.bind()
+                bound = await definition.bind(saved_addresses(settings.state_dir, _owner(settings)))
             supervisor = Supervisor(settings, directory, client, proxy_config, bound, definition, inherited)
             if understudy is not None:
                 return await understudy.play(supervisor)
@@ -119,6 +119,15 @@ def _directory(
     if path != held:
         RuntimeDirectory.claim(path).release()
     return RuntimeDirectory.shared(held)
+
+
+def _owner(settings: GatewaySettings) -> Owner:
+    return Owner(
+        service=settings.service,
+        service_id=settings.id,
+        namespace=settings.consul.namespace,
+        partition=settings.consul.partition,
+    )
 
 
 class _Signals:
@@ -200,19 +209,14 @@ class Supervisor:
         self._freshness = Freshness(
             self._observer.watch_states, max_age_s=settings.max_state_age_s, stale=self._gateway.set_stale
         )
-        owner = Owner(
-            service=settings.service,
-            service_id=service_id,
-            namespace=settings.consul.namespace,
-            partition=settings.consul.partition,
-        )
         self._saved_state = StateKeeper(
             settings.state_dir,
-            owner,
+            _owner(settings),
             self._store,
             self._freshness,
             worth_saving=lambda: published.complete,
             generation=lambda: published.generation,
+            bound=self._workers.addresses if definition is not None else lambda: (),
         )
         self._published = published
         self._presence = client.presence
@@ -257,7 +261,16 @@ class Supervisor:
             )
         )
         self._turnover = Turnover(
-            settings, self._life, directory, self._workers, self._admin, self._registration, self._manager, inherited
+            settings,
+            self._life,
+            directory,
+            self._workers,
+            self._admin,
+            self._registration,
+            self._manager,
+            inherited,
+            consul_away=lambda: self._presence.problem is not None,
+            save=self._saved_state.save_if_due,
         )
         if inherited is not None:
             self._registration.registered = inherited.registered
@@ -295,11 +308,13 @@ class Supervisor:
 
     async def _start_admin(self) -> str:
         settings = self._settings
+        inherited = self._inherited.admin_fd if self._inherited is not None else -1
         if settings.admin_socket is not None:
+            if inherited >= 0:
+                os.close(inherited)
             await self._admin.start_unix(settings.admin_socket)
             return f"unix://{settings.admin_socket}"
         wanted = HostPort(settings.admin_address, settings.admin_port)
-        inherited = self._inherited.admin_fd if self._inherited is not None else -1
         return str(await self._admin.start(wanted, chosen=settings.admin_port_chosen, inherited=inherited))
 
     async def get_ready(self, briefing: Briefing) -> tuple[int, ...]:
@@ -309,6 +324,8 @@ class Supervisor:
         """
         check_can_listen(address for address in self._bound if str(address) not in briefing.addresses)
         await self._workers.start_without_sockets()
+        if briefing.consul_away:
+            self._restore()
         for name, part in (("observer", self._observer), ("gateway", self._gateway), ("files", self._needs)):
             self._parts.run(name, part.run())
         self._progress()
@@ -320,6 +337,10 @@ class Supervisor:
         if self._parts.failed.is_set():
             raise StartError("a part of it failed by a mistake of this program; see the log")
         return tuple(worker.pid for worker in self._workers.all)
+
+    @property
+    def restored(self) -> bool:
+        return self._saved_state.restored is not None
 
     async def leave(self, *, workers_go_on: bool) -> None:
         """End what :meth:`get_ready` has started."""
@@ -347,7 +368,8 @@ class Supervisor:
 
     def _restore(self) -> None:
         """Begin with the saved state, if there is one that can be used and no worker has a newer one."""
-        rest = self._saved_state.restore()
+        in_force = self._inherited is not None and self._inherited.restored
+        rest = self._saved_state.restore(in_force=in_force)
         self._needs.know(rest.addresses, rest.keys)
         state = self._saved_state.restored
         if state is not None and state.roots is not None and state.roots.value is not None:

@@ -39,9 +39,16 @@ def trust(store: crypto.X509Store, roots: list[x509.Certificate]) -> None:
             store.add_cert(crypto.X509.from_cryptography(root))
         except crypto.Error as error:
             lib.ERR_clear_error()
-            subject = root.subject.rfc4514_string()
-            raise MaterialError(f"holds a certificate that OpenSSL cannot use: {subject}") from error
+            raise MaterialError(f"holds a certificate that OpenSSL cannot use: {_subject(root)}") from error
     lib.ERR_clear_error()  # a root listed twice is reported there, and is no error
+
+
+def _subject(certificate: x509.Certificate) -> str:
+    """It is read only now, and what is wrong with the certificate may be just that."""
+    try:
+        return certificate.subject.rfc4514_string()
+    except ValueError:
+        return f"that with the serial number {certificate.serial_number:x}, whose subject cannot be read"
 
 
 def present(context: SSL.Context, chain_pem: str, key_pem: str, what: str) -> None:

@@ -40,6 +40,8 @@ class Briefing(msgspec.Struct, frozen=True, kw_only=True):
     addresses: tuple[str, ...]
     """Where the gateway listens now."""
     timeout_s: float
+    consul_away: bool = False
+    """Consul answers nobody: the saved state, which is that of the running generation, has to do."""
 
 
 class Rehearsed(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +51,8 @@ class Rehearsed(msgspec.Struct, frozen=True, kw_only=True):
     """Its workers. They have the newest state in force and no socket yet."""
     problem: str = ""
     """Why it is not ready; empty when it is."""
+    restored: bool = False
+    """The workers have the saved state in force."""
 
 
 class Inheritance(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,3 +74,5 @@ class Inheritance(msgspec.Struct, frozen=True, kw_only=True):
     ended: Totals
     counters: dict[int, Counters]
     """The last ones of each worker, by process id."""
+    restored: bool = False
+    """The workers have the saved state in force."""

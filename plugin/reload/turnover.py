@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import sys
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -41,7 +42,11 @@ class Turnover:
         registration: Registration,
         manager: ServiceManager,
         inherited: Inheritance | None,
+        *,
+        consul_away: Callable[[], bool],
+        save: Callable[[], Awaitable[None]],
     ) -> None:
+        """``save`` makes the saved state the newest one, if it is kept."""
         self._settings = settings
         self._life = life
         self._directory = directory
@@ -50,6 +55,8 @@ class Turnover:
         self._registration = registration
         self._manager = manager
         self._inherited = inherited
+        self._consul_away = consul_away
+        self._save = save
         self._reloads = inherited.reloads if inherited is not None else 0
         self.door = Door(directory.path, self._reload)
         self.due = asyncio.Event()
@@ -64,6 +71,8 @@ class Turnover:
         self._manager.reloading()
         emit(logger, logging.INFO, "gateway.reloading", f"trying a new generation: {request.executable}")
         arguments = request.arguments or tuple(sys.argv[1:])
+        if self._consul_away():
+            await self._save()
         rehearsal = self._rehearsal = Rehearsal(request, arguments, self._briefing(request))
         try:
             rehearsed = await rehearsal.run()
@@ -85,6 +94,7 @@ class Turnover:
             directory=str(self._directory.path),
             addresses=tuple(map(str, self._workers.addresses())),
             timeout_s=request.timeout_s,
+            consul_away=self._consul_away(),
         )
 
     async def become_successor(self) -> None:
@@ -113,6 +123,7 @@ class Turnover:
             restarts=workers.restarts,
             ended=workers.ended,
             counters=workers.counters(),
+            restored=rehearsed.restored,
         )
 
     async def call_off(self) -> None:

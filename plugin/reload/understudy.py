@@ -23,6 +23,11 @@ _BRIEFING_TIMEOUT_S = 10.0
 
 
 class Generation(Protocol):
+    @property
+    def restored(self) -> bool:
+        """Its workers have the saved state in force."""
+        ...
+
     async def get_ready(self, briefing: Briefing) -> tuple[int, ...]:
         """The workers that have the newest state. :raises GatewayError: when that cannot be or takes too long."""
         ...
@@ -64,7 +69,7 @@ class Understudy:
             await generation.leave(workers_go_on=False)
             await self.say(Rehearsed(problem=str(error)))
             return 1
-        await self.say(Rehearsed(pids=pids))
+        await self.say(Rehearsed(pids=pids, restored=generation.restored))
         word = await self._reader.readline()
         await generation.leave(workers_go_on=word == GO)
         return 0

@@ -93,6 +93,8 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
     services: tuple[SavedService, ...] = ()
     generation: int = 0
     """Number of the newest state that workers had by then; at least these facts are in it."""
+    bound: tuple[str, ...] = ()
+    """``ip:port`` of every address that it listened on, where somebody else's definition says which."""
 
 
 _encoder = msgspec.msgpack.Encoder()

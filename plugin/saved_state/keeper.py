@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from plugin.errors import SavedStateRefused
+from plugin.addresses import HostPort
+from plugin.errors import ConfigError, SavedStateRefused
 from plugin.observe.freshness import Freshness
 from plugin.observe.store import FactStore
 from plugin.saved_state import file, form
@@ -39,15 +40,18 @@ class StateKeeper:
         *,
         worth_saving: Callable[[], bool],
         generation: Callable[[], int],
+        bound: Callable[[], tuple[HostPort, ...]] = lambda: (),
     ) -> None:
         """``generation`` is the number of the newest state that workers have. ``worth_saving`` says whether the first
-        answers have all come, so that no better state is replaced."""
+        answers have all come, so that no better state is replaced. ``bound`` is where it listens, if that is to be
+        known at the next start."""
         self._directory = directory.absolute() if directory is not None else None
         self._owner = owner
         self._store = store
         self._freshness = freshness
         self._worth_saving = worth_saving
         self._generation = generation
+        self._bound = bound
         self._refresh_s = REFRESH_S
         if freshness.max_age_s:
             self._refresh_s = min(REFRESH_S, freshness.max_age_s / REFRESHES_PER_MAXIMUM)
@@ -58,20 +62,23 @@ class StateKeeper:
         self.problem = ""
         """Why nothing could be restored or saved, with the remedy; empty when all is well."""
 
-    def restore(self) -> Rest:
-        """Put back what was saved, wholly or not at all."""
+    def restore(self, *, in_force: bool = False) -> Rest:
+        """Put back what was saved, wholly or not at all.
+
+        :param in_force: the workers have their state from this very file, whatever number it has by now.
+        """
         if self._directory is None:
             return Rest()
         path = file.path_of(self._directory, self._owner)
         try:
             file.check_directory(self._directory)
-            state = self._read(path)
+            state = _read(path, self._owner)
         except SavedStateRefused as refused:
             self._report(str(refused), "state.refused")
             return Rest()
         if state is None:
             return Rest()
-        if self._generation() > state.generation:
+        if self._generation() > state.generation and not in_force:
             message = f"workers of an earlier start have a newer state than {path}; they go on with it"
             emit(logger, logging.INFO, "state.outdated", message)
             return Rest()
@@ -104,6 +111,10 @@ class StateKeeper:
                 version, state = self._snapshot()
                 self._saved(version, self._try_to_write(state))
 
+    async def save_if_due(self) -> None:
+        if self._is_due(False):
+            await self.save()
+
     async def save(self) -> None:
         version, state = self._snapshot()
         self._saved_at_s = time.monotonic()
@@ -128,6 +139,7 @@ class StateKeeper:
             boot_id=_boot_id(),
             saved_at_boottime_s=time.clock_gettime(time.CLOCK_BOOTTIME),
             generation=self._generation(),
+            bound=tuple(map(str, self._bound())),
         )
         return self._version(), state
 
@@ -153,27 +165,6 @@ class StateKeeper:
             emit(logger, logging.INFO, "state.saved", f"the state is saved in {self._directory} again")
         self.problem = ""
 
-    def _read(self, path: Path) -> SavedState | None:
-        try:
-            content = file.read(path)
-            if content is None:
-                return None
-            state = form.decode(content)
-            self._check(state)
-        except SavedStateRefused as refused:
-            remedy = "remove it, or wait for Consul, whose answers replace it"
-            raise SavedStateRefused(f"the saved state {path} is not used: {refused}; {remedy}") from refused
-        return state
-
-    def _check(self, state: SavedState) -> None:
-        if state.owner != self._owner:
-            whose = f"{state.owner.service} ({state.owner.service_id}) in {state.owner.partition or 'default'}"
-            raise SavedStateRefused(f"it is of another gateway, {whose}/{state.owner.namespace or 'default'}")
-        if state.entry is None or state.roots is None or state.roots.value is None or not state.datacenter:
-            raise SavedStateRefused("it lacks the links or the mesh")
-        if _seconds_since(state) < -FUTURE_S:
-            raise SavedStateRefused("it was saved in the future; set the clock of this machine")
-
     def _report(self, problem: str, event: str) -> None:
         if problem != self.problem:
             emit(logger, logging.ERROR, event, problem)
@@ -193,3 +184,40 @@ def _boot_id() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
         return ""
+
+
+def saved_addresses(directory: Path | None, owner: Owner) -> tuple[HostPort, ...]:
+    """Where it listened when it saved its state; empty when that is not known. What is wrong with the file is for
+    :meth:`StateKeeper.restore` to say."""
+    if directory is None:
+        return ()
+    try:
+        file.check_directory(directory)
+        state = _read(file.path_of(directory.absolute(), owner), owner)
+        return tuple(HostPort.parse(one, what="a saved address") for one in state.bound) if state is not None else ()
+    except (SavedStateRefused, ConfigError):
+        return ()
+
+
+def _read(path: Path, owner: Owner) -> SavedState | None:
+    """``None`` when there is none. :raises SavedStateRefused: naming the file and the remedy."""
+    try:
+        content = file.read(path)
+        if content is None:
+            return None
+        state = form.decode(content)
+        _check(state, owner)
+    except SavedStateRefused as refused:
+        remedy = "remove it, or wait for Consul, whose answers replace it"
+        raise SavedStateRefused(f"the saved state {path} is not used: {refused}; {remedy}") from refused
+    return state
+
+
+def _check(state: SavedState, owner: Owner) -> None:
+    if state.owner != owner:
+        whose = f"{state.owner.service} ({state.owner.service_id}) in {state.owner.partition or 'default'}"
+        raise SavedStateRefused(f"it is of another gateway, {whose}/{state.owner.namespace or 'default'}")
+    if state.entry is None or state.roots is None or state.roots.value is None or not state.datacenter:
+        raise SavedStateRefused("it lacks the links or the mesh")
+    if _seconds_since(state) < -FUTURE_S:
+        raise SavedStateRefused("it was saved in the future; set the clock of this machine")

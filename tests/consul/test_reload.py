@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import re
 import shutil
+import socket
 import sys
-from collections.abc import AsyncIterator
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from plugin.dev.consul_agent import ConsulAgent
@@ -22,7 +27,7 @@ from plugin.tasks import spawn
 from proxy.messages import PROTOCOL_VERSION
 from tests.support.command import ROOT, Said, consul_tgw
 from tests.support.eventually import SCALE, eventually
-from tests.support.linking import Links, dial, let_in, sample
+from tests.support.linking import Links, dial, kept_out, let_in, sample
 from tests.support.mesh_client import MeshClient, MeshConnection, Refused
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -243,3 +248,162 @@ async def test_only_a_running_gateway_can_be_reloaded(tmp_path: Path) -> None:
     said = await consul_tgw("reload", f"--runtime-dir={tmp_path}", environment=dict(os.environ))
     assert said.code == 2
     assert "no running gateway was found" in said.errors
+
+
+async def test_it_reloads_while_consul_is_away(tmp_path: Path) -> None:
+    """From the saved state; without one it is told what is missing, and nothing changes."""
+    name, service = "reload-away", "reload-away-db"
+    async with (
+        ConsulAgent(tmp_path / "consul", persistent=True, default_intention_policy="deny") as agent,
+        ExternalService(echo) as backend,
+    ):
+        links = Links(agent, name)
+        await links.add(service, backend.port)
+        await agent.write_intention("web", service)
+        client = await MeshClient.of(agent, "web")
+        arguments = [f"--state-dir={tmp_path / 'state'}"]
+        async with Gateway(agent, tmp_path, name, arguments=arguments) as gateway:
+            await let_in(client, gateway, service)
+            await agent.kill()
+
+            async def away() -> bool:
+                return bool((await gateway.status())["consul_away"])
+
+            await eventually(away, what="Consul is away")
+            traffic = Traffic(client, gateway, service)
+            before = await pids(gateway, former=False)
+            async with traffic.flowing():
+                await traffic.goes_on()
+                for reloads in (1, 2):
+                    said = await reload(gateway)
+                    assert said.code == 0, said.errors
+                    await traffic.goes_on()
+                    status = await gateway.status()
+                    assert (status["reloads"], status["ready"], bool(status["consul_away"])) == (reloads, True, True)
+            assert traffic.failures == []
+            assert not before & await pids(gateway, former=False)
+            flags = [one for one in flags_of(gateway) if not one.startswith("--state-dir")]
+            said = await reload(gateway, "--timeout=3", "--", *flags)
+            assert said.code == 1
+            assert "onsul" in said.errors
+            await let_in(client, gateway, service)
+            await agent.start()
+
+            async def confirmed() -> bool:
+                return not (await gateway.status())["restored_from_s"]
+
+            await eventually(confirmed, what="Consul has confirmed everything")
+            await agent.write_intention("web", service, "deny")
+            await kept_out(client, gateway, service)
+
+
+class Unprivileged(Gateway):
+    """As the shipped unit starts it: another user, without capabilities, who can never get any."""
+
+    def _command(self) -> list[str]:
+        return [*SANDBOX, *super()._command()]
+
+
+SANDBOX = (
+    *("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"),
+    *("--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"),
+)
+
+
+class Manager:
+    """What a service manager hears."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._socket.bind(str(path))
+        path.chmod(0o666)
+        self._heard: list[str] = []
+
+    @property
+    def states(self) -> list[str]:
+        """``READY``, ``RELOADING`` and ``STOPPING`` so far, in their order."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._heard.append(self._socket.recv(4096).decode())
+        named = (re.match(r"(READY|RELOADING|STOPPING)=1$", one, re.M) for one in self._heard)
+        return [found[1] for found in named if found]
+
+    def stamp_of_the_reload(self) -> int:
+        """Microseconds, which tell one RELOADING from the next (sd_notify(3))."""
+        told = next(one for one in self._heard if one.startswith("RELOADING=1"))
+        return int(re.search(r"^MONOTONIC_USEC=(\d+)$", told, re.M)[1])  # type: ignore[index]
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """Where nobody may write: pytest's own folders are closed to other users."""
+    path = Path(tempfile.mkdtemp(prefix="consul-tgw-reload-"))
+    shutil.chown(path, "nobody")
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.mark.parametrize("kind", [Gateway, Unprivileged])
+async def test_it_reloads_as_services_run(consul_agent: ConsulAgent, open_folder: Path, kind: type[Gateway]) -> None:
+    """As root whose workers are another user, and as nobody without any right; its admin pages go to a Unix socket."""
+    name = f"reload-{kind.__name__.lower()}"
+    service, admin = f"{name}-db", open_folder / "admin.sock"
+    manager = Manager(open_folder / "notify.sock")
+    flags = ["--worker-user=daemon"] if kind is Gateway else []
+    command = () if kind is Gateway else SANDBOX
+    links = Links(consul_agent, name)
+    gateway = kind(
+        consul_agent,
+        open_folder,
+        name,
+        arguments=flags,
+        environment={"NOTIFY_SOCKET": str(open_folder / "notify.sock")},
+    )
+
+    async def asked_to_reload(*arguments: str) -> str:
+        """As ExecReload of the unit does."""
+        child = await asyncio.create_subprocess_exec(
+            *(*command, sys.executable, "-m", "plugin", "reload", f"--runtime-dir={open_folder / 'run'}", *arguments),
+            cwd=ROOT,
+            env=consul_agent.cli_environment(),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await asyncio.wait_for(child.communicate(), 120 * SCALE)
+        assert child.returncode == 0, output.decode()
+        return output.decode()
+
+    async def reloads() -> int:
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(admin))) as session,
+            session.get("http://localhost/api/status") as answer,
+        ):
+            status = await answer.json()
+        assert status["ready"], status
+        return int(status["reloads"])
+
+    try:
+        async with ExternalService(echo) as backend, gateway:
+            await links.add(service, backend.port)
+            client = await MeshClient.of(consul_agent, f"{name}-web")
+            await let_in(client, gateway, service)
+            assert manager.states == ["READY"]
+            before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1_000
+            async with await dial(client, gateway, service) as live:
+                await live.exchange(b"before")
+                own = [one for one in flags_of(gateway) if not one.startswith("--admin-address")]
+                await asked_to_reload("--", *own, f"--admin-address=unix://{admin}")
+                assert await reloads() == 1
+                await asked_to_reload()
+                assert await reloads() == 2
+                assert await live.exchange(b"after") == b"after"
+            assert manager.states == ["READY", "RELOADING", "READY", "RELOADING", "READY"]
+            assert manager.stamp_of_the_reload() >= before
+            await let_in(client, gateway, service)
+        assert manager.states[5:] == ["STOPPING"]
+        assert not admin.exists()
+    finally:
+        manager.close()

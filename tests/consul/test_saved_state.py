@@ -12,6 +12,7 @@ import pytest_asyncio
 from plugin.dev.consul_agent import ConsulAgent
 from plugin.dev.external import ExternalService, echo
 from plugin.dev.gateway import Gateway
+from plugin.dev.processes import can_connect, free_ports
 from plugin.saved_state import form
 from tests.support.eventually import SCALE, eventually
 from tests.support.linking import Links, dial, kept_out, let_in, sample, serves
@@ -118,3 +119,40 @@ async def test_another_consul_does_not_get_the_state_of_the_former(backend: Exte
             await links.add(KEPT, backend.port)
             await let_in(await MeshClient.of(agent, SOURCE), gateway, KEPT)
             assert not await reaches(client, gateway, KEPT)
+
+
+async def test_where_it_listened_is_known_without_the_agent(backend: ExternalService, work_dir: Path) -> None:
+    """``--no-register``: the definition that says so is with an agent that is away, or does not answer."""
+    name, folder = "saved-elsewhere", work_dir / "elsewhere"
+    flagged, bound = free_ports(2)
+    definition = {
+        "Kind": "terminating-gateway",
+        "Name": name,
+        "Address": "127.0.0.1",
+        "Port": flagged,
+        "Proxy": {
+            "Config": {
+                "envoy_gateway_no_default_bind": True,
+                "envoy_gateway_bind_addresses": {"own": {"Address": "127.0.0.1", "Port": bound}},
+            }
+        },
+    }
+    async with ConsulAgent(work_dir / "consul", persistent=True, default_intention_policy="deny") as agent:
+        await Links(agent, name).add(KEPT, backend.port)
+        await agent.write_intention(SOURCE, KEPT)
+        await agent.api("PUT", "/v1/agent/service/register", definition)
+        client = await MeshClient.of(agent, SOURCE)
+        arguments = ["--no-register", f"--state-dir={folder}"]
+        gateway = Gateway(agent, work_dir, name, port=flagged, bound_port=bound, arguments=arguments)
+        async with gateway:
+            await serves(gateway, KEPT)
+            await is_saved(folder, KEPT)
+        await agent.kill()
+        for _ in range(2):
+            gateway.port, began_s = flagged, time.monotonic()
+            async with gateway:
+                gateway.port = bound
+                await let_in(client, gateway, KEPT)
+                took_s = time.monotonic() - began_s
+                assert took_s < START_S * SCALE, f"it took {took_s:.2f} s"
+                assert not can_connect("127.0.0.1", flagged)
