@@ -149,8 +149,10 @@ class DataPlane:
         life = carrier.life
         assert life.reason is not None
         self.telemetry.closed(life.service, carrier.source_text, str(life.reason), received, sent)
-        if not self._access_log.wanted or life.reason is CloseReason.NO_BYTES or carrier.asked:
+        if not self._access_log.wanted or life.reason is CloseReason.NO_BYTES:
             return
+        if carrier.asked and life.reason is not CloseReason.FLOOD:
+            return  # its requests were logged, one by one; a flood is of none of them
         if carrier.source is not None or self._lines_of_strangers.spend(self.loop.time()):
             self._access_log.write(carrier.record(self._worker, received, sent, self.loop.time()), life.opened_at_s)
 

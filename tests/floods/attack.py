@@ -1,4 +1,4 @@
-"""One flood, in a process of its own: ``python -m tests.floods.attack PORT FOLDER DOMAIN NAME COUNT HOLD_S``.
+"""One flood, in a process of its own: ``python -m tests.floods.attack PORT FOLDER DOMAIN NAMES COUNT HOLD_S``.
 
 It tries so many connections, holds what stays open for a while, and goes. How the gateway ends
 them is not its concern: every failure of a socket is what an attacker lives with.
@@ -271,20 +271,20 @@ async def _records(aim: Aim, count: int, flood: Callable[..., bytes]) -> int:
 
 def main() -> None:
     arguments = parser()
-    arguments.add_argument("name", choices=sorted(ATTACKS))
+    arguments.add_argument("names", help="one, or several at a time: NAME+NAME")
     arguments.add_argument("count", type=int)
     arguments.add_argument("hold_s", type=float)
     given = arguments.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     aim = Aim(given.port, given.folder, given.domain)
-    asyncio.run(_run(ATTACKS[given.name], aim, given.count, given.hold_s))
+    asyncio.run(_run([ATTACKS[name] for name in given.names.split("+")], aim, given.count, given.hold_s))
 
 
-async def _run(chosen: Attack, aim: Aim, count: int, hold_s: float) -> None:
+async def _run(chosen: list[Attack], aim: Aim, count: int, hold_s: float) -> None:
     # What a peer's reset leaves behind in asyncio's TLS is of no interest here.
     asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
-    await chosen(aim, count, hold_s)
+    await asyncio.gather(*(one(aim, count, hold_s) for one in chosen))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Legitimate traffic in a process of its own, until its standard input ends; then its figures as JSON.
 
+With ``--http`` it is requests with bodies, of HTTP/1.1 and on a further kept connection of HTTP/2.
+
 New connections and an old one exchange small messages at a steady rate, and one stream goes on all the time. Every byte
 that comes back is compared with what was sent.
 """
@@ -7,6 +9,7 @@ that comes back is compared with what was sent.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -17,6 +20,7 @@ from dataclasses import dataclass, field
 
 from tests.floods.aim import Aim, parser
 from tests.support.eventually import SCALE
+from tests.support.http2_async import http2_client
 
 _REQUEST_EVERY_S = 0.05
 _DEADLINE_S = 20.0 * SCALE
@@ -67,7 +71,47 @@ class Connection:
             raise ValueError("other bytes came back")
 
 
-async def _small(aim: Aim, context: ssl.SSLContext, figures: Figures, *, kept: bool, stop: asyncio.Event) -> None:
+class Requests(Connection):
+    """To a service of HTTP/1.1 that answers with the body that it got."""
+
+    async def exchange(self, size: int) -> None:
+        data = os.urandom(size)
+        self._writer.write(b"POST /echo HTTP/1.1\r\nHost: web\r\nContent-Length: %d\r\n\r\n" % size + data)
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        if not head.startswith(b"HTTP/1.1 200 ") or b"\r\ncontent-length: %d\r\n" % size not in head.lower():
+            raise ValueError(f"the answer is {head!r}")
+        if await self._reader.readexactly(size) != data:
+            raise ValueError("other bytes came back")
+
+
+class Streams(Connection):
+    """The same over HTTP/2."""
+
+    async def __aenter__(self) -> Streams:
+        self._stack = contextlib.AsyncExitStack()
+        self._side = await self._stack.enter_async_context(
+            http2_client(self._aim.port, self._context, self._aim.name())
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def exchange(self, size: int) -> None:
+        data = os.urandom(size)
+        stream = self._side.request("POST", "/echo", end=False)
+        stream.send(data, end=True)
+        await stream.whole()
+        if stream.reset is not None or stream.value(":status") != "200" or stream.body != data:
+            raise ValueError(f"the stream was reset with {stream.reset}, or the answer is another")
+        del self._side.exchanges[stream.number]
+
+
+async def _small(
+    aim: Aim, kind: type[Connection], figures: Figures, stop: asyncio.Event, *, kept: bool = False
+) -> None:
+    context = aim.context()
+
     async def one(connection: Connection) -> None:
         began_s = time.monotonic()
         try:
@@ -75,14 +119,14 @@ async def _small(aim: Aim, context: ssl.SSLContext, figures: Figures, *, kept: b
                 if kept:
                     await connection.exchange(_SMALL)
                 else:
-                    async with Connection(aim, context) as fresh:
+                    async with kind(aim, context) as fresh:
                         await fresh.exchange(_SMALL)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             figures.lost.append(f"{'kept' if kept else 'new'}: {type(error).__name__} {error}")
         else:
             figures.latencies_s.append(time.monotonic() - began_s)
 
-    connection = Connection(aim, context)
+    connection = kind(aim, context)
     if kept:
         await connection.__aenter__()
     while not stop.is_set():
@@ -92,28 +136,33 @@ async def _small(aim: Aim, context: ssl.SSLContext, figures: Figures, *, kept: b
         await connection.__aexit__()
 
 
-async def _stream(aim: Aim, context: ssl.SSLContext, figures: Figures, stop: asyncio.Event) -> None:
+async def _stream(aim: Aim, kind: type[Connection], figures: Figures, stop: asyncio.Event) -> None:
     try:
-        async with Connection(aim, context) as connection:
+        async with kind(aim, aim.context()) as connection:
             while not stop.is_set():
                 async with asyncio.timeout(_DEADLINE_S):
                     await connection.exchange(_LARGE)
                 figures.streamed_bytes += 2 * _LARGE
                 await asyncio.sleep(0.01)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         figures.lost.append(f"stream: {type(error).__name__} {error}")
 
 
-async def _main(aim: Aim) -> None:
-    context, figures, stop = aim.context(), Figures(), asyncio.Event()
+async def _main(aim: Aim, *, http: bool) -> None:
+    figures, stop = Figures(), asyncio.Event()
     asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stop.set)
+    kind = Requests if http else Connection
     async with asyncio.TaskGroup() as group:
-        group.create_task(_small(aim, context, figures, kept=False, stop=stop))
-        group.create_task(_small(aim, context, figures, kept=True, stop=stop))
-        group.create_task(_stream(aim, context, figures, stop))
+        group.create_task(_small(aim, kind, figures, stop))
+        group.create_task(_small(aim, kind, figures, stop, kept=True))
+        group.create_task(_stream(aim, kind, figures, stop))
+        if http:
+            group.create_task(_small(aim, Streams, figures, stop, kept=True))
     sys.stdout.write(figures.as_json() + "\n")
 
 
 if __name__ == "__main__":
-    given = parser().parse_args()
-    asyncio.run(_main(Aim(given.port, given.folder, given.domain)))
+    arguments = parser()
+    arguments.add_argument("--http", action="store_true")
+    given = arguments.parse_args()
+    asyncio.run(_main(Aim(given.port, given.folder, given.domain), http=given.http))

@@ -22,6 +22,8 @@ from proxy.confinement import Confinement
 from proxy.poller import Poller
 
 _HELD = {"Carrier", "Relay", "Steps", "ServerSession", "UpstreamSession", "TLSChannel", "TCPChannel", "_Direction"}
+_HELD |= {"HTTPSession", "Exchange", "Wire", "H1Server", "H1Incoming", "H1Client", "H1Outgoing"}
+_HELD |= {"H2Server", "H2Stream", "H2Client", "H2Request", "Engine", "EngineStream", "Member", "Search", "Dial"}
 
 
 def main() -> None:
