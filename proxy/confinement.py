@@ -25,8 +25,16 @@ _BIND_TCP = 1
 _ABSTRACT_SOCKETS_AND_SIGNALS = 0b11
 _NETWORK_SINCE, _SCOPES_SINCE = 4, 6
 
-_USED_LATER = ("concurrent.futures.thread", "encodings.idna", "linecache", "stringprep", "traceback", "unicodedata")
-"""Modules that the standard library imports only when it needs them: there are no files any more by then."""
+_USED_LATER = (
+    "concurrent.futures.thread",
+    "cryptography.hazmat.backends.openssl.backend",
+    "encodings.idna",
+    "linecache",
+    "stringprep",
+    "traceback",
+    "unicodedata",
+)
+"""Modules that libraries import only when they need them: there are no files any more by then."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long

@@ -1,10 +1,17 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from jwt.algorithms import ECAlgorithm, HMACAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from proxy import confinement
 from proxy.confinement import Confinement, ConfinementError, confine
@@ -78,3 +85,45 @@ def test_a_user_who_cannot_be_had_is_an_error(monkeypatch: pytest.MonkeyPatch) -
 def test_what_the_kernel_refuses_is_raised() -> None:
     with pytest.raises(OSError, match="Invalid argument"):
         confinement._syscall(confinement._CREATE_RULESET, (ctypes.c_uint64 * 1)(0), 3, 0)
+
+
+_VERIFIES = """
+import json, sys
+import proxy.worker
+from proxy.confinement import Confinement, confine
+from proxy.http.token_keys import read_keys
+
+given = json.load(sys.stdin)
+confine(Confinement())
+known = set(sys.modules)
+for key, algorithm, token in given:
+    (one,) = read_keys(json.dumps({"keys": [key]})).candidates(algorithm, "")
+    assert one.signed(token.encode(), algorithm), algorithm
+print(sorted(set(sys.modules) - known))
+"""
+
+
+def test_a_token_of_any_algorithm_is_verified_without_a_file() -> None:
+    """Libraries that import a module at the first signature would fail with it, for every request."""
+    given = json.dumps(list(_signed()))
+    child = subprocess.run([sys.executable, "-c", _VERIFIES], input=given, capture_output=True, text=True, timeout=60)
+    assert child.stdout.strip() == "[]", child.stderr
+
+
+def _signed() -> Iterator[tuple[dict[str, Any], str, str]]:
+    """A key, an algorithm, and a token that it signed."""
+    for curve, algorithm in ((ec.SECP256R1(), "ES256"), (ec.SECP384R1(), "ES384"), (ec.SECP521R1(), "ES512")):
+        key = ec.generate_private_key(curve)
+        yield ECAlgorithm.to_jwk(key.public_key(), as_dict=True), algorithm, _token(key, algorithm)
+    rsa_key = rsa.generate_private_key(65537, 2048)
+    for algorithm in ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"):
+        yield RSAAlgorithm.to_jwk(rsa_key.public_key(), as_dict=True), algorithm, _token(rsa_key, algorithm)
+    edwards = ed25519.Ed25519PrivateKey.generate()
+    yield OKPAlgorithm.to_jwk(edwards.public_key(), as_dict=True), "EdDSA", _token(edwards, "EdDSA")
+    secret = b"s" * 64
+    for algorithm in ("HS256", "HS384", "HS512"):
+        yield HMACAlgorithm.to_jwk(secret, as_dict=True), algorithm, _token(secret, algorithm)
+
+
+def _token(key: Any, algorithm: str) -> str:
+    return jwt.encode({"sub": "x"}, key, algorithm=algorithm)
