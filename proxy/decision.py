@@ -49,7 +49,8 @@ class Refusal:
     by: str = ""
     """As of a :class:`Permit`."""
     token: str = ""
-    """What was wrong with the tokens that would have helped: the client should come back with another one (401)."""
+    """What was wrong with the token that would have helped: the client may come back with a good one (401). Empty for
+    one that is good and lacks a claim."""
 
 
 Decision = Permit | Refusal

@@ -95,4 +95,6 @@ def _with_tokens(decision: Decision, accepted: Accepted) -> Decision:
 
 
 def _because(refusal: Refusal, why: Rejected) -> Refusal:
-    return replace(refusal, sentence=f"{refusal.sentence} ({why.why})", token="" if why.unknown else why.why)
+    # Whoever has shown a good token need not be asked for one (RFC 6750 section 3.1: insufficient_scope is 403).
+    helps = not why.unknown and not why.claims
+    return replace(refusal, sentence=f"{refusal.sentence} ({why.why})", token=why.why if helps else "")

@@ -58,6 +58,8 @@ class Rejected:
     """Names the provider and what was wrong, never the token."""
     unknown: bool = False
     """Nobody can say whether the requirement is met, as the provider or its keys are not known."""
+    claims: bool = False
+    """The token is good, but does not have the claims that are asked for."""
 
 
 class Tokens:
@@ -79,7 +81,11 @@ class Tokens:
             if isinstance(verdict, Accepted):
                 return verdict
             rejections.append(verdict)
-        return Rejected("; ".join(one.why for one in rejections), any(one.unknown for one in rejections))
+        return Rejected(
+            "; ".join(one.why for one in rejections),
+            unknown=any(one.unknown for one in rejections),
+            claims=any(one.claims for one in rejections),
+        )
 
 
 class _Invalid(Exception):
@@ -125,11 +131,12 @@ class Verifier:
             return Rejected(self.problem, unknown=True)
         try:
             verified = self._in_time(found.token, now_s)
-            for claim in claims:
-                if not _holds(verified.claims, claim):
-                    raise _Invalid(f"does not have the claim {'.'.join(claim.path)} that is asked for")
         except _Invalid as error:
             return Rejected(f"the token of {provider.name!r} {error}")
+        for claim in claims:
+            if not _holds(verified.claims, claim):
+                why = f"does not have the claim {'.'.join(claim.path)} that is asked for"
+                return Rejected(f"the token of {provider.name!r} {why}", claims=True)
         return Accepted(verified.valid_until_s, found.removed, self._forwarded(verified))
 
     def _in_time(self, token: bytes, now_s: float) -> _Verified:

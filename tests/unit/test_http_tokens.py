@@ -312,6 +312,10 @@ def test_all_claims_have_to_hold() -> None:
     one, other = ClaimMatch(("a",), "1"), ClaimMatch(("b", "c"), "2")
     accepted(token, None, one, other)
     assert "claim b.c" in why_not(token, None, one, ClaimMatch(("b", "c"), "3"))
+    assert check(token, None, ClaimMatch(("a",), "2")) == Rejected(
+        "the token of 'okta' does not have the claim a that is asked for", claims=True
+    )
+    assert check(token, provider(issuer="x"), one) == Rejected("the token of 'okta' is of another issuer")
     for path in (("b",), ("c",), ("a", "x"), ("b", "c", "d"), ("b", "0")):
         why_not(token, None, one, ClaimMatch(path, "2"))
 
