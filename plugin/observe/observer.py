@@ -43,6 +43,9 @@ from proxy.model import ServiceName
 T = TypeVar("T")
 E = TypeVar("E", ServiceDefaults, ServiceResolver)
 
+_LIST_AGAIN_S = 5.0
+"""How long a new link waits for that, beside everything else that it has to wait for."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -167,6 +170,31 @@ class Observer:
         self._intentions.linked(added, removed)
         self._instances.linked(added, removed)
         self._sidecars.linked(added, removed)
+        for kind, row, entries in self._entry_lists():
+            if added and entries.doubt(added):
+                self._group.create_task(self._list_again(kind, row, entries, added), name=f"{kind} of new links")
+
+    def _entry_lists(self) -> list[tuple[str, type[Any], EntryList[Any]]]:
+        store = self._store
+        return [
+            ("service-defaults", ServiceDefaults, store.service_defaults),
+            ("service-resolver", ServiceResolver, store.service_resolvers),
+        ]
+
+    async def _list_again(self, kind: str, row: type[E], entries: EntryList[E], names: frozenset[ServiceName]) -> None:
+        """Read the list once more for new links. An entry that was written before the link may still be on its way to
+        the poller; without it, a service of http would be carried as tcp until it is there."""
+        path = endpoints.config(kind)
+        try:
+            async with asyncio.timeout(_LIST_AGAIN_S):
+                reply = await self._client.blocking_get(path, endpoints.EVERY_NAMESPACE)
+            index = reply.index or 0
+            if reply.status != 404 and index >= entries.index:
+                entries.learned(decode_rows(reply, row, path), index=index)
+        except (GatewayError, TimeoutError) as problem:
+            # The poller asks for the same, tells of its own problems and does not give up.
+            logger.debug("%s of new links: %s", kind, problem)
+        entries.sure(names)
 
     def _make_pollers(self) -> list[Poller[Any]]:
         return [
@@ -183,8 +211,7 @@ class Observer:
     def _make_list_pollers(self) -> list[Poller[Any]]:
         store = self._store
         return [
-            self._entries("service-defaults", ServiceDefaults, store.service_defaults),
-            self._entries("service-resolver", ServiceResolver, store.service_resolvers),
+            *(self._entries(kind, row, entries) for kind, row, entries in self._entry_lists()),
             self._single("proxy-defaults", ProxyDefaults, store.proxy_defaults),
             self._single("mesh", MeshEntry, store.mesh),
         ]

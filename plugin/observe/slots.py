@@ -60,6 +60,7 @@ class EntryList(Generic[E]):
     def __init__(self, touched: Callable[[Iterable[ServiceName] | None], None]) -> None:
         self._touched = touched
         self._whole: Fact[dict[ServiceName, E]] = Fact()
+        self._unsure: set[ServiceName] = set()
 
     @property
     def current(self) -> bool:
@@ -73,6 +74,8 @@ class EntryList(Generic[E]):
         return Fact(value, whole.known, whole.problem, whole.index, whole.as_of_s)
 
     def of(self, name: ServiceName) -> Fact[E]:
+        if name in self._unsure:
+            return Fact()
         whole = self._whole
         value = whole.value.get(name) if whole.value is not None else None
         return Fact(value, whole.known, whole.problem, whole.index, whole.as_of_s)
@@ -85,6 +88,23 @@ class EntryList(Generic[E]):
             self._touched(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
         else:
             self._touched(None)
+
+    def doubt(self, names: Iterable[ServiceName]) -> bool:
+        """Know nothing of the entries of ``names`` until :meth:`sure`: the list may be older than they are. Returns
+        false when there is nothing to doubt: the list is not known, or not from this Consul."""
+        if not self.current or not self._whole.index:
+            return False
+        self._unsure.update(names)
+        return True
+
+    def sure(self, names: Iterable[ServiceName]) -> None:
+        self._unsure.difference_update(names)
+        self._touched(names)
+
+    @property
+    def index(self) -> int:
+        """Of the answer that the list is from."""
+        return self._whole.index
 
     def restore(self, entries: Iterable[E], *, as_of_s: float) -> None:
         """Know again what was known at ``as_of_s``, Unix time."""

@@ -12,6 +12,7 @@ from aiohttp import web
 from plugin.consul import endpoints
 from plugin.consul.client import ConsulClient
 from plugin.errors import ConsulForbidden
+from plugin.facts import Fact
 from plugin.observe.observer import Observer
 from plugin.observe.store import FactStore
 from proxy.model import ServiceName
@@ -160,3 +161,33 @@ async def test_config_entries_reach_their_services(fake: FakeConsul) -> None:
         await fake.put(endpoints.config("service-defaults"), [])
         await eventually(lambda: store.service_facts(ServiceName("db")).defaults.value is None)
         assert store.service_facts(ServiceName("db")).defaults.known
+
+
+async def test_new_link_waits_for_entries_that_were_written_before_it(fake: FakeConsul) -> None:
+    defaults, ldap = endpoints.config("service-defaults"), ServiceName("ldap")
+    fake.values |= {endpoints.health("ldap"): [], endpoints.leaf("ldap"): lambda _: web.Response(status=500)}
+    async with observing(fake) as (store, _):
+        await eventually(lambda: store.linked() and store.service_defaults.index == 10)
+        # Its poller hears of it late: what answers it is still the list without the entry.
+        late = [{"Name": "ldap", "Protocol": "http"}]
+        fake.values[defaults] = lambda request: [] if "index" in request.query else late
+        await fake.put(LIST, [{**OURS, "Services": [{"Name": "db"}, {"Name": "ldap"}]}])
+        seen = []
+
+        def known() -> bool:
+            seen.append(store.service_facts(ldap).defaults if ldap in store.linked() else Fact())
+            return seen[-1].known
+
+        await eventually(known)
+        assert seen[-1].value is not None
+        assert seen[-1].value.protocol == "http"
+
+
+async def test_new_link_does_not_wait_for_a_list_that_cannot_be_read(fake: FakeConsul) -> None:
+    defaults, ldap = endpoints.config("service-defaults"), ServiceName("ldap")
+    fake.values |= {endpoints.health("ldap"): [], endpoints.leaf("ldap"): lambda _: web.Response(status=500)}
+    async with observing(fake) as (store, _):
+        await eventually(lambda: store.linked() and store.service_defaults.index == 10)
+        fake.values[defaults] = lambda _: web.Response(status=500, text="No cluster leader")
+        await fake.put(LIST, [{**OURS, "Services": [{"Name": "db"}, {"Name": "ldap"}]}])
+        await eventually(lambda: ldap in store.linked() and store.service_facts(ldap).defaults.known)

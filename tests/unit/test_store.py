@@ -221,3 +221,27 @@ async def test_recording_a_change_does_not_look_at_the_other_services(monkeypatc
     store.service_facts(ServiceName("s7"))
     await changes(store)
     assert Counting.iterations == 0
+
+
+async def test_entry_of_a_new_link_is_unknown_while_the_list_may_be_older() -> None:
+    store = await linked("db", "ldap")
+    assert not store.service_defaults.doubt([DB])
+    store.service_defaults.learned([], index=7)
+    assert store.service_defaults.doubt([DB])
+    assert not store.service_facts(DB).defaults.known
+    assert store.service_facts(LDAP).defaults.known
+    await changes(store)
+    store.service_defaults.learned([ServiceDefaults(name="db", protocol="http")], index=8)
+    assert not store.service_facts(DB).defaults.known
+    store.service_defaults.sure([DB])
+    assert (await changes(store)).updated == {DB}
+    fact = store.service_facts(DB).defaults
+    assert fact.value is not None
+    assert fact.value.protocol == "http"
+
+
+async def test_entries_that_were_saved_are_not_doubted() -> None:
+    store = await linked("db")
+    store.service_defaults.restore([ServiceDefaults(name="db", protocol="http")], as_of_s=1.0)
+    assert not store.service_defaults.doubt([DB])
+    assert store.service_facts(DB).defaults.known
