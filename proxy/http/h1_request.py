@@ -14,7 +14,6 @@ import httptools
 from proxy.http.authority import check_authority
 from proxy.http.errors import BadRequest
 from proxy.http.h1_fields import (
-    CONTROLS,
     HOP_BY_HOP,
     MOST_LINES,
     Lines,
@@ -69,8 +68,6 @@ def read_request(raw: bytes) -> ReceivedRequest:
 def _lines(raw: bytes, method: bytes) -> list[tuple[bytes, bytes]]:
     if raw.count(b"\n") > MOST_LINES + 2:
         raise BadRequest(431, f"more than {MOST_LINES} header lines")
-    if len(raw.translate(None, CONTROLS)) != len(raw):
-        raise BadRequest(400, "control characters in the head")
     lines = Lines()
     try:
         httptools.HttpRequestParser(lines).feed_data(raw)

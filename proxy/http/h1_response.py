@@ -9,7 +9,6 @@ import httptools
 
 from proxy.http.errors import BadResponse
 from proxy.http.h1_fields import (
-    CONTROLS,
     FRAMING,
     HOP_BY_HOP,
     MOST_LINES,
@@ -65,8 +64,6 @@ def read_response(raw: bytes) -> ReceivedResponse:
 def _lines(raw: bytes, status: int) -> list[Header]:
     if raw.count(b"\n") > MOST_LINES + 2:
         raise BadResponse(f"more than {MOST_LINES} header lines")
-    if len(raw.translate(None, CONTROLS)) != len(raw):
-        raise BadResponse("control characters in the head")
     lines = Lines()
     try:
         httptools.HttpResponseParser(lines).feed_data(raw)

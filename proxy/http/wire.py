@@ -91,6 +91,7 @@ class Wire:
         "_buffers",
         "_channel",
         "_failure",
+        "_finish_cut",
         "_finishing",
         "_poller",
         "_queue",
@@ -126,6 +127,7 @@ class Wire:
         """The turn knows that there is something to send."""
         self._asked_for_pause = False
         self._finishing = False
+        self._finish_cut = False
         self._failure: Exception | None = None
         """What a write was told. The kernel tells of a reset once: the end that is read after it is that reset."""
         self.untouched = False
@@ -245,6 +247,7 @@ class Wire:
         if self.closed or self._finishing:
             return
         self._finishing = True
+        self._finish_cut = cut
         self._pass_on()
         with contextlib.suppress(*LOST):  # the other direction tells
             if not self._channel.finish(cut=cut):
@@ -255,8 +258,11 @@ class Wire:
         self._told = False
         if self.closed or self._failure is not None:
             return
+        queued = self._queued
         try:
             self._pass_on()
+            if self.untouched and self._failure is None and self._channel.waiting < queued:
+                self.untouched = False  # the socket took some of it at once
             if self._channel.flush():
                 self._emptied()
                 self.untouched = self.untouched and self._failure is not None
@@ -281,8 +287,9 @@ class Wire:
     def _on_writable(self) -> None:
         self._turn.begin()
         try:
-            if self._channel.flush():
-                self._poller.ignore_writable(self._channel.fd)
+            channel = self._channel
+            if channel.finish(cut=self._finish_cut) if self._finishing else channel.flush():
+                self._poller.ignore_writable(channel.fd)
                 self._emptied()
         except LOST as error:
             self._fail(error)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.http.errors import BadRequest
+from proxy.http.errors import BadRequest, BadResponse
+from proxy.http.h1_fields import trailers_in
 from proxy.http.h1_request import read_request
+from proxy.http.h1_response import read_response
 from proxy.http.message import UNKNOWN_LENGTH, RequestHead, Version
 
 
@@ -113,6 +115,25 @@ def test_bytes_that_are_no_ascii_are_values() -> None:
 def test_as_many_lines_as_there_may_be() -> None:
     lines = "|".join(f"X-{number}: {number}" for number in range(99))
     assert len(head_of(f"GET / HTTP/1.1|Host: a|{lines}").headers) == 99
+
+
+CONTROLS = [chr(code) for code in (*range(32), 127) if chr(code) != "\t"]
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+def test_no_control_character_gets_through(control: str) -> None:
+    for lines in (f"GE{control}T /x HTTP/1.1|Host: a", f"GET /{control}x HTTP/1.1|Host: a"):
+        with pytest.raises(BadRequest):
+            read_request(raw(lines))
+    for line in (f"X{control}: y", f"X: y{control}", f"X: {control}y", f"X: y{control}y"):
+        with pytest.raises(BadRequest):
+            read_request(raw(f"GET /x HTTP/1.1|Host: a|{line}"))
+        with pytest.raises(BadResponse):
+            read_response(raw(f"HTTP/1.1 200 OK|{line}"))
+        with pytest.raises(ValueError, match=r"."):
+            trailers_in(raw(line))
+    with pytest.raises(BadResponse):
+        read_response(raw(f"HTTP/1.1 200 O{control}K"))
 
 
 LINE = "GET / HTTP/1.1|Host: a"

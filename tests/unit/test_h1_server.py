@@ -245,11 +245,13 @@ def test_interim_responses(on: Rig) -> None:
     assert asked.head.expects_continue
     on.call(lambda: asked.incoming.inform(ResponseHead(103, [(b"link", b"x")])))
     on.call(lambda: asked.incoming.inform(ResponseHead(100)))
+    on.call(lambda: asked.incoming.inform(ResponseHead(101, upgrade=b"x")))
     on.until(lambda: client.received.endswith(b"Continue\r\n\r\n"))
     assert client.received == b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n"
     client.send(b"hello")
     on.until(lambda: asked.body == b"hello")
     on.call(lambda: ok(asked))
+    on.call(lambda: asked.incoming.inform(ResponseHead(103)))
     on.until(lambda: client.received.endswith(OK))
     assert session.closed == []
 
