@@ -448,6 +448,7 @@ class Workers:
         how = "ended" if code is None else f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
         level = logging.INFO if worker.draining else logging.ERROR
         message = f"worker {worker.index} {how}"
+        how = worker.refused or how
         emit(logger, level, "worker.exited", message, worker=worker.index, pid=worker.pid)
         self._directory.socket_path(worker.pid).unlink(missing_ok=True)
         if worker in self._leaving:

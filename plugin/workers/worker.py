@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import signal
 import socket
 import subprocess
 import time
@@ -102,6 +103,8 @@ class Worker:
         self.revoked = 0
         self.silent = 0
         """Pings since its last answer."""
+        self.refused = ""
+        """Why it may not serve, after its number; empty when it may."""
         self._published = published
         self._on_progress = on_progress
         self._on_disconnect = on_disconnect
@@ -119,14 +122,13 @@ class Worker:
         self.process = Process(pid, lambda code: on_exit(self, code), child)
 
     async def start(self, connected: socket.socket, start: Start) -> None:
-        """Connect to a worker that was just started: it gets ``Start``, then everything as soon as it is complete.
+        """Connect to a worker that was just started: it gets ``Start``, and once it has said hello everything, as soon
+        as that is complete.
 
         A worker accepts connections from its first update on; before that its clients wait in the kernel's queue.
         """
         channel = await self._connect(connected, None)
         channel.send(frames.encode(start))
-        if self._published.complete:
-            self._send_everything()
 
     async def adopt(self, connected: socket.socket, hello: Hello, reader: ControlFrames) -> None:
         """Connect to a worker that said ``hello`` on ``connected``.
@@ -177,7 +179,8 @@ class Worker:
             return
         assert self._channel is not None
         if not self._synchronised:
-            if self._published.complete or (self.adopted and self._published.linked is not None):
+            # One that has not said hello gets everything when it does.
+            if self.version and (self._published.complete or (self.adopted and self._published.linked is not None)):
                 self._send_everything()
         elif self._channel.busy:
             self._behind.names.update(names)
@@ -293,8 +296,7 @@ class Worker:
             case Counters():
                 self.counters = frame
             case Hello():
-                self.version = frame.version
-                self._on_progress(self)
+                self._greeted(frame)
             case Pong():
                 self.silent = 0
             case Listening():
@@ -303,6 +305,20 @@ class Worker:
                 answer = self._queries.get(frame.id)
                 if answer is not None and not answer.done():
                     answer.set_result(frame)
+
+    def _greeted(self, hello: Hello) -> None:
+        self.version = hello.version
+        if not self.adopted and not self.driven:
+            self.refused = (
+                f"speaks version {hello.version} of the protocol, and this control process version {PROTOCOL_VERSION}: "
+                "the program was replaced on disk; run consul-tgw reload, or start the gateway anew"
+            )
+            message = f"worker {self.index} {self.refused}"
+            emit(logger, logging.ERROR, "worker.other_version", message, worker=self.index, pid=self.pid)
+            self.process.signal(signal.SIGKILL)
+        elif not self.adopted and self._published.complete and not self._synchronised:
+            self._send_everything()
+        self._on_progress(self)
 
     def _applied(self, report: Applied) -> None:
         """Problems belong to what an update touched: a later good update of the same service clears them."""

@@ -17,8 +17,10 @@ from plugin.errors import StartError
 from plugin.runtime_dir import RuntimeDirectory
 from plugin.tasks import spawn
 from plugin.workers.pool import Workers, WorkerSettings, restart_delay_s
+from plugin.workers.process import worker_command
 from plugin.workers.published import Published
 from plugin.workers.pulse import HANG_BEATS
+from proxy.messages import PROTOCOL_VERSION
 from proxy.model import Leaf, Mesh, Service, ServiceName
 from tests.support.eventually import eventually
 
@@ -59,11 +61,17 @@ class Group:
         self.current: list[tuple[Workers, RuntimeDirectory]] = []
 
     async def start(
-        self, published: Published, *, count: int = 2, address: HostPort | None = None, gateway: str = "gw"
+        self,
+        published: Published,
+        *,
+        count: int = 2,
+        address: HostPort | None = None,
+        gateway: str = "gw",
+        command: tuple[str, ...] = COMMAND,
     ) -> Workers:
         directory = RuntimeDirectory.claim(self.path)
         settings = WorkerSettings(
-            gateway=gateway, addresses=(address or HostPort("127.0.0.1", 0),), count=count, command=COMMAND
+            gateway=gateway, addresses=(address or HostPort("127.0.0.1", 0),), count=count, command=command
         )
         workers = Workers(settings, directory, published)
         self.current.append((workers, directory))
@@ -237,6 +245,43 @@ async def test_a_hung_worker_is_replaced_and_killed_after_a_grace(group: Group) 
     assert (len(workers.all), workers.restarts) == (1, 1)
 
 
+SPINS = """
+import signal, sys
+
+def spin(*_):
+    while True:
+        pass
+
+if "proxy" in sys.orig_argv:
+    signal.signal(signal.SIGUSR2, spin)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGUSR2], ids=["stopped", "in an endless loop"])
+async def test_a_real_worker_that_hangs_is_replaced(
+    group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SPINS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    workers = await group.start(known(), count=1, command=worker_command())
+    (hung,) = workers.all
+    (address,) = workers.addresses()
+    os.kill(hung.pid, how)
+    _, writer = await asyncio.open_connection(address.host, address.port)
+    await beaten(workers, lambda: len(workers.all) == 2 and workers.ready, "another worker serves")
+    fresh = workers.all[0]
+    group.pids.add(fresh.pid)
+    assert fresh.pid != hung.pid
+
+    def accepted() -> bool:
+        return fresh.counters is not None and fresh.counters.accepted == 1
+
+    await until(accepted, "the client that waited is served")
+    await beaten(workers, hung.process.exited.is_set, "the hung one is killed")
+    writer.close()
+    assert (workers.all, workers.restarts) == ([fresh], 1)
+
+
 async def test_a_hung_worker_that_answers_again_finishes_its_connections(group: Group) -> None:
     workers = await group.start(known(service("legacy")), count=1)
     (hung,) = workers.all
@@ -281,6 +326,20 @@ async def test_a_crash_loop_is_slowed_down_and_explained(group: Group) -> None:
     await until(lambda: workers.restarts >= 4 and not workers.all, "it died again and again")
     assert workers.complaint == "worker 0 is not running: exited with code 3"
     assert not workers.ready
+
+
+async def test_a_worker_of_another_version_is_refused_by_name_with_the_remedy(group: Group) -> None:
+    """The program was replaced on disk, and a worker died since."""
+    directory = RuntimeDirectory.claim(group.path)
+    command = ("/usr/bin/env", "SCRIPTED_VERSION=999", *COMMAND)
+    settings = WorkerSettings(gateway="gw", addresses=(HostPort("127.0.0.1", 0),), count=1, command=command)
+    workers = Workers(settings, directory, known(service("legacy")))
+    group.current.append((workers, directory))
+    await workers.start()
+    (first,) = workers.all
+    await until(lambda: workers.restarts >= 1 and "version 999" in workers.complaint, "it is refused")
+    assert f"version {PROTOCOL_VERSION}: the program was replaced on disk; run consul-tgw reload" in workers.complaint
+    assert first.sent == 0, "it was told the keys"
 
 
 async def test_ipv6(group: Group) -> None:

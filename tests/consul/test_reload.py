@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -242,6 +243,46 @@ async def test_another_protocol_version_takes_over(consul_agent: ConsulAgent, tm
             assert await pids(gateway, former=True)
         assert traffic.failures == []
         assert traffic.accepted == sorted(traffic.accepted), "a counter went back"
+
+
+class Elsewhere(Gateway):
+    """Runs a copy of the program."""
+
+    tree: Path
+
+    def _command(self) -> list[str]:
+        return ["env", "-C", str(self.tree), *super()._command()]
+
+
+async def test_a_worker_of_a_program_that_was_replaced_on_disk(consul_agent: ConsulAgent, tmp_path: Path) -> None:
+    """It is refused by name; the other one serves on, and the reload that is asked for mends it."""
+    tree, name = tmp_path / "tree", "reload-replaced"
+    for package in ("plugin", "proxy"):
+        shutil.copytree(ROOT / package, tree / package, ignore=shutil.ignore_patterns("__pycache__"))
+    gateway = Elsewhere(consul_agent, tmp_path, name, workers=2)
+    gateway.tree = tree
+    async with gateway:
+        assert gateway.child is not None
+        messages = tree / "proxy" / "messages.py"
+        text = re.sub(r"^PROTOCOL_VERSION = \d+$", "PROTOCOL_VERSION = 999", messages.read_text(), flags=re.M)
+        messages.write_text(text)
+        os.kill(min(await pids(gateway, former=False)), signal.SIGKILL)
+
+        async def explained() -> bool:
+            return any("consul-tgw reload" in one for one in (await gateway.status())["not_ready"])
+
+        await eventually(explained, what="the remedy is named")
+        child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "plugin", "reload", f"--runtime-dir={tmp_path / 'run'}"),
+            cwd=tree,
+            env=consul_agent.cli_environment(),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await asyncio.wait_for(child.communicate(), 120 * SCALE)
+        assert child.returncode == 0, output.decode()
+        assert len(await pids(gateway, former=False)) == 2
+        assert (await gateway.status())["ready"]
 
 
 async def test_only_a_running_gateway_can_be_reloaded(tmp_path: Path) -> None:
