@@ -260,7 +260,7 @@ class Pools:
 
     def _sweep(self) -> None:
         self._timer = None
-        old_s = self._loop.time() - IDLE_S
+        old_s = self.now_s() - IDLE_S
         for name, pool in list(self._services.items()):
             for group in list(pool.groups()):
                 group.close_idle(old_s)
