@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT))
 from plugin.dev import locate  # noqa: E402
 from plugin.errors import StartError  # noqa: E402
 from scripts.build_consul import build_consul  # noqa: E402
+from scripts.build_h2spec import build_h2spec  # noqa: E402
 from scripts.fetch_old_consul import fetch_old_consul  # noqa: E402
 from scripts.steps import Failed, run, say  # noqa: E402
 
@@ -122,6 +123,17 @@ def old_consul() -> str:
     return f"{locate.OLD_CONSUL_VERSION}, fetched"
 
 
+def h2spec() -> str:
+    target = locate.built_h2spec()
+    if os.access(target, os.X_OK):
+        return f"{locate.H2SPEC_VERSION}, built before"
+    try:
+        build_h2spec(ROOT / "tools" / "h2spec", target)
+    except Failed as failure:
+        return f"NOT HAD, so tests/http/test_h2spec.py will fail\n{failure}\n"
+    return f"{locate.H2SPEC_VERSION}, built"
+
+
 def real_parts() -> str:
     # The environment's own Envoy is found from inside it, so ask there, as the tests will.
     script = "from plugin.dev import locate; locate.consul(); locate.envoy(); locate.postgres_bin(); locate.nginx()"
@@ -151,6 +163,7 @@ STEPS: tuple[tuple[str, Callable[[], str]], ...] = (
     ("consul-tgw itself", project),
     ("Consul", consul),
     ("Old Consul", old_consul),
+    ("h2spec", h2spec),
     ("Real parts", real_parts),
 )
 

@@ -23,6 +23,8 @@ CONSUL_LINE = (1, 21)
 OLD_CONSUL_VERSION = "1.8.7"
 """The oldest that the gateway is tested with; 1.8 was the first with terminating gateways."""
 ENVOY_MINIMUM = (1, 36)
+H2SPEC_VERSION = "2.2.1"
+"""What ``tools/h2spec/go.mod`` builds."""
 
 _VERSION_TIMEOUT_S = 30.0
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
@@ -135,6 +137,19 @@ def _postgres_folders() -> Iterator[Path]:
         found = shutil.which(name)
         if found is not None:
             yield Path(found).resolve().parent
+
+
+def built_h2spec() -> Path:
+    """Where set-up puts h2spec; it need not exist."""
+    return cache_dir() / f"h2spec-{H2SPEC_VERSION}" / "h2spec"
+
+
+def h2spec() -> Path:
+    """:raises StartError: when there is none."""
+    built = built_h2spec()
+    if os.access(built, os.X_OK):
+        return built
+    raise StartError(f"no h2spec at {built}: run `make setup`, which builds it or says why it cannot")
 
 
 def nginx() -> Path:
