@@ -7,10 +7,11 @@ import re
 from collections.abc import Callable, Iterator
 
 from fuzz.draw import Draw
+from proxy.http.asked import Asked
 from proxy.http.errors import BadRequest
 from proxy.http.message import RequestHead, Version
 from proxy.http.normalization import Elsewhere, normalized
-from proxy.http.permissions import Asked, compile_permissions
+from proxy.http.permissions import compile_permissions
 from proxy.rules import Action, EscapedSlashes, Match, Normalization, Permission
 
 CODE = ("proxy.http.normalization", "proxy.http.readings", "proxy.http.permissions")

@@ -7,12 +7,13 @@ import itertools
 from collections.abc import Iterator
 
 from fuzz.draw import Draw
+from proxy.http.asked import Asked
 from proxy.http.message import Headers, RequestHead, Version
-from proxy.http.permissions import Asked, compile_permissions
+from proxy.http.permissions import compile_permissions
 from proxy.http.readings import readings
 from proxy.rules import Action, HeaderMatch, Match, Permission
 
-CODE = ("proxy.http.permissions", "proxy.http.readings")
+CODE = ("proxy.http.permissions", "proxy.http.asked", "proxy.http.readings")
 
 _VALUE_MATCHES = (Match.EXACT, Match.PREFIX, Match.SUFFIX, Match.CONTAINS)
 _WORDS = ("", "a", "b", "ab", "ba", "B", "aB")

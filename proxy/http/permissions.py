@@ -15,37 +15,15 @@ from dataclasses import dataclass
 
 import re2
 
-from proxy.http.message import UNKNOWN_LENGTH, RequestHead
+from proxy.http.asked import WHOLE, Asked
 from proxy.http.normalization import one_spelling
-from proxy.http.readings import readings, readings_of_pattern
+from proxy.http.readings import readings_of_pattern
 from proxy.rules import Action, HeaderMatch, Match, Permission
 
 _MAX_PATTERN_MEMORY = 4 * 1024 * 1024
 """Bytes, of one compiled expression. RE2 takes time in proportion to the text, whatever the expression."""
 _NAMES_READINGS = re.compile(rb"[%;]|//")
 """Whoever writes these in an expression has thought of them: it is asked about the path as it is forwarded."""
-
-
-class Asked:
-    """A request as the permissions see it. Its target is in the one form (:mod:`proxy.http.normalization`)."""
-
-    __slots__ = ("_readings", "head")
-
-    def __init__(self, head: RequestHead) -> None:
-        self.head = head
-        self._readings: tuple[bytes, ...] | None = None
-
-    @property
-    def paths(self) -> tuple[bytes, ...]:
-        """Every reading of the path, without the query; the first one is as it is forwarded."""
-        if self._readings is None:
-            self._readings = readings(self.head.target.partition(b"?")[0])
-        return self._readings
-
-    def values(self, name: bytes) -> list[bytes]:
-        """Of each header line of that name; also of what is not in the headers of a :class:`RequestHead`."""
-        known = _APART.get(name)
-        return self.head.values(name) if known is None else known(self.head)
 
 
 _Test = Callable[[Asked], bool]
@@ -164,10 +142,8 @@ def _header_test(header: HeaderMatch, *, surely: bool) -> _Test:
         return lambda asked: bool(asked.values(name)) is not invert
     every = surely is not invert
     """Whether the comparison, before it is inverted, has to hold in every reading, or in any."""
-    fits = _value_test(header, every=every)
-    # A client may send its cookies in pieces, which are one header (RFC 9113 section 8.2.3).
-    in_pieces = name == b"cookie"
-    joint = b"; " if in_pieces else b","
+    fits, whole = _value_test(header, every=every), WHOLE.get(name)
+    joint = b"; " if name == b"cookie" else b","
 
     def test(asked: Asked) -> bool:
         values = asked.values(name)
@@ -176,10 +152,9 @@ def _header_test(header: HeaderMatch, *, surely: bool) -> _Test:
         if not values:
             # Inverted, of a header that is not there: to Envoy it does not match, to the letter it does.
             return invert and not surely
-        joined = joint.join(values)
         if every:
-            return (fits(joined) if in_pieces else all(map(fits, values))) is not invert
-        return (any(map(fits, values)) or fits(joined)) is not invert
+            return (fits(whole(values)) if whole else all(map(fits, values))) is not invert
+        return (any(map(fits, values)) or fits(joint.join(values))) is not invert
 
     return test
 
@@ -244,31 +219,3 @@ def _expression(pattern: str, what: str, *, ignore_case: bool = False) -> _Value
 def _told(error: Exception) -> str:
     said = error.args[0] if error.args else error
     return said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
-
-
-# --- what a RequestHead keeps apart from its headers -------------------------------------------------------------
-
-
-def _content_length(head: RequestHead) -> list[bytes]:
-    return [str(head.length).encode()] if head.has_length and head.length != UNKNOWN_LENGTH else []
-
-
-def _targets(target: bytes) -> list[bytes]:
-    """With every reading of the path, as if it were there so many times."""
-    path, mark, query = target.partition(b"?")
-    return [reading + mark + query for reading in readings(path)]
-
-
-_APART: dict[bytes, Callable[[RequestHead], list[bytes]]] = {
-    b":method": lambda head: [head.method],
-    b":path": lambda head: _targets(head.target),
-    b":authority": lambda head: [head.authority],
-    b":scheme": lambda head: [head.scheme],
-    b"host": lambda head: [head.authority],
-    b"content-length": _content_length,
-    b"connection": lambda head: [b"upgrade"] if head.upgrade else [],
-    b"expect": lambda head: [b"100-continue"] if head.expects_continue else [],
-    b"te": lambda head: [b"trailers"] if head.trailers_wanted else [],
-    b"upgrade": lambda head: [head.upgrade] if head.upgrade else [],
-}
-"""As Envoy knows them."""

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from proxy.decision import SEAL, Decision, Refusal, describe
+from proxy.http.asked import Asked
 from proxy.http.message import RequestHead
-from proxy.http.permissions import Asked, CompiledPermission
+from proxy.http.permissions import CompiledPermission
 from proxy.http.tokens import Accepted, Rejected, Tokens
 
 

@@ -23,6 +23,7 @@ PURE = {
     "proxy.intentions",
     "proxy.errors",
     "proxy.logs",
+    "proxy.http.asked",
     "proxy.http.errors",
     "proxy.http.message",
     "proxy.http.normalization",

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from proxy.http.asked import Asked
 from proxy.http.errors import BadRequest
 from proxy.http.message import UNKNOWN_LENGTH, Headers, RequestHead, Version
 from proxy.http.normalization import normalized
-from proxy.http.permissions import Asked, compile_permissions, described, problem
+from proxy.http.permissions import compile_permissions, described, problem
 from proxy.http.readings import readings
 from proxy.rules import Action, HeaderMatch, Match, Normalization, Permission
 
@@ -263,6 +264,30 @@ def test_names_that_a_request_keeps_elsewhere() -> None:
     for name in ("content-length", "upgrade", "connection", "te", "expect"):
         absent = Permission(ALLOW, headers=(HeaderMatch(name, Match.PRESENT, invert=True),))
         assert both(absent, replace(head(), length=UNKNOWN_LENGTH)), name
+
+
+@pytest.mark.parametrize("name", ["host", ":authority"])
+def test_a_host_has_one_name_whatever_its_letters_and_its_port(name: str) -> None:
+    named = HeaderMatch(name, Match.EXACT, "admin.example")
+    denies, allows = Permission(DENY, headers=(named,)), Permission(ALLOW, headers=(named,))
+    inverted = Permission(ALLOW, headers=(HeaderMatch(name, Match.EXACT, "admin.example", invert=True),))
+    for authority in (
+        b"Admin.EXAMPLE",
+        b"admin.example:8443",
+        b"admin.example.",
+        b"ADMIN.example.:443",
+        b"admin.example:",
+    ):
+        request = replace(head(), authority=authority)
+        assert matches(denies, request)
+        assert not matches(allows, request)
+        assert not matches(inverted, request)
+    same, other = (replace(head(), authority=authority) for authority in (b"admin.example", b"xadmin.example"))
+    assert both(allows, same)
+    assert not both(allows, other)
+    assert both(inverted, other)
+    with_port = Permission(ALLOW, headers=(HeaderMatch(name, Match.EXACT, "Api.Example:8443"),))
+    assert both(with_port, replace(head(), authority=b"Api.Example:8443"))
 
 
 def test_the_target_as_a_header_has_its_readings() -> None:
