@@ -7,6 +7,7 @@ https://developer.hashicorp.com/consul/docs/reference/config-entry/service-inten
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Iterator
 
@@ -46,12 +47,17 @@ def permission(element: object) -> Permission:
             headers=tuple(_header(header) for header in http.header or ()),
             tokens=_tokens(read.jwt) if read.jwt is not None else (),
         )
-        # The word of those who will evaluate it, about regular expressions above all.
-        if why := problem(whole):
+        if why := _problem(whole):
             raise NotUnderstood(shortened(why))
     except NotUnderstood as error:
         return Permission(action=action, unusable=str(error))
     return whole
+
+
+@functools.lru_cache(8192)
+def _problem(whole: Permission) -> str:
+    """The word of those who will evaluate it. Kept, since compiling takes longest and a service is assembled often."""
+    return problem(whole)
 
 
 def requirements(jwt: object) -> tuple[TokenRequirement, ...]:
