@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
 import ssl
+from typing import ClassVar
 
 from plugin.dev.external import load_key_pair
 from plugin.dev.gateway import Gateway
@@ -15,6 +17,7 @@ from tests.conformance.stand import Stand
 from tests.conformance.test_connection_life import TOPIC, Witness, ending, raw, serve
 from tests.conformance.upstream import NAME, PARTNER
 from tests.support.eventually import SCALE, eventually
+from tests.support.raw_tls import RawTLSClient
 
 _DEADLINE_S = 20.0
 
@@ -119,3 +122,57 @@ class _CutService:
                         pass
         except OSError:
             pass  # a connection that came before the link was in force
+
+
+class _Deaf:
+    """Reads nothing of what a client sends that begins with ``!``, and tells how its connection stands."""
+
+    STATES: ClassVar = {1: "open", 7: "reset", 8: "ended"}
+    """Of ``tcpi_state``: TCP_ESTABLISHED, TCP_CLOSE, TCP_CLOSE_WAIT (linux/tcp_states.h)."""
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self.over = asyncio.Event()
+        self._socket: socket.socket | None = None
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if await reader.read(1) == b"!":
+            self._socket = writer.get_extra_info("socket")
+            self.reached.set()
+            await self.over.wait()
+
+    @property
+    def state(self) -> str:
+        assert self._socket is not None
+        return self.STATES[self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]]
+
+
+def _send_until_it_is_stuck(client: RawTLSClient) -> None:
+    client.send(b"!")
+    client.socket.settimeout(2.0)
+    with contextlib.suppress(TimeoutError):
+        while True:
+            client.send(bytes(65_536))
+
+
+@conformance(
+    TOPIC,
+    "A client resets after it sent more than the external service reads: in the end the service is told",
+    envoy={"after 3 s": "open", "after 18 s": "open"},
+    ours={"after 3 s": "open", "after 18 s": "reset"},
+    decision="029",
+)
+async def test_last_words_that_nobody_takes(stand: Stand) -> Observation:
+    service = _Deaf()
+    await serve(stand, service)
+    try:
+        async with raw(stand) as client:
+            await asyncio.to_thread(_send_until_it_is_stuck, client)
+            await asyncio.wait_for(service.reached.wait(), _DEADLINE_S)
+            client.reset()
+            await asyncio.sleep(3)
+            soon = service.state
+            await asyncio.sleep(15)
+            return {"after 3 s": soon, "after 18 s": service.state}
+    finally:
+        service.over.set()
