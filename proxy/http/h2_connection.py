@@ -154,7 +154,7 @@ class Multiplexer(Generic[AnyStream]):
         return self._reader.incomplete and not self.open_requests
 
     def emit(self, data: bytes) -> None:
-        if not self.wire.write(data):
+        if not self.closed and not self.wire.write(data):
             self.congested = True
 
     def _answer(self, data: bytes) -> None:
@@ -429,8 +429,8 @@ class Multiplexer(Generic[AnyStream]):
 
     def say_last_word(self, code: ErrorCodes, what: str) -> None:
         """GOAWAY, then nothing more; the socket is closed when the peer has ended, or soon."""
-        self.closed = True
         self.emit(frames.goaway(self.engine.highest_inbound_stream_id, code, what[:_DETAILS]))
+        self.closed = True
         self._ending = Ending(self.wire, self._tell_closed, ended=False)
 
     def close_wire(self, *, reset: bool) -> None:

@@ -222,6 +222,9 @@ class Stream:
             return 0
         ends = False
         if self.to_send != UNKNOWN_LENGTH:
+            if length > self.to_send:
+                self._connection.reset(self, ErrorCodes.INTERNAL_ERROR)
+                return length
             self.to_send -= length
             ends = self.to_send == 0
         self._connection.emit(engine.data(self.number, data[:length], end=ends))
@@ -231,6 +234,10 @@ class Stream:
 
     def _write_end(self) -> None:
         engine, trailers = self._connection.engine, self._trailers
+        if self.to_send > 0:
+            # Less than was announced: nobody may take it for complete.
+            self._connection.reset(self, ErrorCodes.INTERNAL_ERROR)
+            return
         if trailers:
             engine.headers(self.number, trailers, end=True)
         else:

@@ -312,3 +312,18 @@ def test_the_end_of_the_connection_loses_what_is_open(raw: RawSides, requests: i
     raw.until(lambda: raw.session.closed)
     assert all(exchange.lost for exchange in raw.session.exchanges)
     assert raw.server.open_requests == 0
+
+
+def test_a_body_that_is_not_what_was_announced_does_not_look_complete(sides: Sides) -> None:
+    short = sides.request(GET)
+    short.incoming.respond(ResponseHead(status=200, length=5), end=False)
+    short.incoming.send(b"four")
+    short.incoming.finish([])
+    long = sides.request(GET, stream=3)
+    long.incoming.respond(ResponseHead(status=200, length=5), end=False)
+    long.incoming.send(b"longer")
+    long.incoming.finish([])
+    sides.peer.expect(StreamReset, 2)
+    assert {event.error_code for event in sides.peer.of(StreamReset)} == {ErrorCodes.INTERNAL_ERROR}
+    assert not sides.peer.of(StreamEnded)
+    assert sides.server.open_requests == 0
