@@ -195,7 +195,7 @@ def response_head(fields: Iterable[Header], *, method: bytes, end: bool, longest
                 if length is not None:
                     raise Malformed("two Content-Lengths")
                 length = _length_of(value)
-            else:
+            elif name != b"te":  # of requests, and of one connection
                 headers.append(header)
         if status is None:
             raise Malformed(":status is missing")
