@@ -27,6 +27,8 @@ H2SPEC_VERSION = "2.2.1"
 """What ``tools/h2spec/go.mod`` builds."""
 
 _VERSION_TIMEOUT_S = 30.0
+_SERVERS = "/usr/sbin:/usr/local/sbin"
+"""Where Debian keeps servers; not on everybody's PATH."""
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
 
 
@@ -154,17 +156,17 @@ def h2spec() -> Path:
 
 def nginx() -> Path:
     """:raises StartError: when there is none."""
-    return _system_program("nginx", "nginx-light")
+    return _system_program("nginx-light", "nginx")
 
 
 def chromium() -> Path:
     """:raises StartError: when there is none."""
-    return _system_program("chromium", "chromium")
+    return _system_program("chromium", "chromium", "chromium-browser", "google-chrome")
 
 
-def _system_program(name: str, package: str) -> Path:
-    # Debian keeps servers in /usr/sbin, which is not on everybody's PATH.
-    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/usr/bin")
-    if found is None:
-        raise StartError(f"no {name} found: run `make setup`, or install `{package}`")
-    return Path(found)
+def _system_program(package: str, *names: str) -> Path:
+    for name in names:
+        found = shutil.which(name) or shutil.which(name, path=_SERVERS)
+        if found is not None:
+            return Path(found)
+    raise StartError(f"no {names[0]} found: run `make setup`, or install `{package}`")

@@ -89,3 +89,28 @@ def test_the_old_consul_is_the_one_that_set_up_fetched(path_dir: Path) -> None:
         locate.old_consul()
     fetched = program(locate.unpacked_old_consul(), locate.OLD_CONSUL_VERSION)
     assert locate.old_consul() == fetched
+
+
+def test_h2spec_is_the_one_that_set_up_built(path_dir: Path) -> None:
+    with pytest.raises(StartError, match="make setup"):
+        locate.h2spec()
+    built = program(locate.built_h2spec(), locate.H2SPEC_VERSION)
+    assert locate.h2spec() == built
+
+
+@pytest.mark.parametrize("name", ["chromium", "chromium-browser", "google-chrome"])
+def test_the_browser_goes_by_several_names(path_dir: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(locate, "_SERVERS", str(path_dir))
+    with pytest.raises(StartError, match="install `chromium`"):
+        locate.chromium()
+    found = program(path_dir / name, "1.2.3")
+    assert locate.chromium() == found
+
+
+def test_servers_are_found_although_they_are_not_on_path(path_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = path_dir.parent / "sbin"
+    monkeypatch.setattr(locate, "_SERVERS", str(elsewhere))
+    with pytest.raises(StartError, match="install `nginx-light`"):
+        locate.nginx()
+    found = program(elsewhere / "nginx", "1.22.1")
+    assert locate.nginx() == found
