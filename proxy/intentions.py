@@ -28,7 +28,7 @@ from proxy.rules import Action, Intention, TokenProvider, TokenRequirement
 __all__ = ["Decision", "Permit", "Policy", "Refusal", "describe"]
 
 _MOST_REMEMBERED = 10_000
-"""Callers that one policy keeps at hand."""
+"""Decisions that one policy keeps at hand; a caller needs one for each permission."""
 
 
 class Policy:
@@ -40,6 +40,7 @@ class Policy:
         "_index",
         "_peers",
         "_providers",
+        "_remembered",
         "_rules",
         "_service",
         "_trust_domain",
@@ -66,8 +67,9 @@ class Policy:
         self._providers = {provider.name: provider for provider in token_providers}
         named = _providers_of(intentions or ())
         self.reserved_headers = forward_headers(one for name, one in self._providers.items() if name in named)
-        self._compiled: dict[Intention, tuple[CompiledPermission, ...]] = {}
+        self._compiled: dict[Intention, tuple[tuple[CompiledPermission, Tokens | None], ...]] = {}
         self._rules: dict[tuple[Identity, str], _Rules] = {}
+        self._remembered = 0
 
     @classmethod
     def compile(cls, service: Service, mesh: Mesh) -> Policy:
@@ -114,9 +116,13 @@ class Policy:
         caller = (identity, peer)
         rules = self._rules.get(caller)
         if rules is None:
-            if len(self._rules) >= _MOST_REMEMBERED:
+            rules = self._decide(_Caller(self._service, identity, peer))
+            decisions = 1 + (len(rules.request.steps) if rules.request else 0)
+            if self._remembered + decisions > _MOST_REMEMBERED:
                 self._rules.clear()
-            rules = self._rules[caller] = self._decide(_Caller(self._service, identity, peer))
+                self._remembered = 0
+            self._rules[caller] = rules
+            self._remembered += decisions
         return rules
 
     def _decide(self, caller: _Caller) -> _Rules:
@@ -169,23 +175,17 @@ class Policy:
             otherwise = self._by_default(caller, f"no permission of {intention_text(intention)}")
         else:
             otherwise = _by_action(caller, intention)
-        compiled = self._compiled.get(intention)
-        if compiled is None:
-            compiled = self._compiled[intention] = compile_permissions(intention.permissions)
-        steps = (self._step(caller, intention, permission) for permission in compiled)
-        return RequestRules(tuple(steps), otherwise, self._tokens(intention.tokens), without_token)
+        steps = tuple(_step(caller, intention, *compiled) for compiled in self._compile(intention))
+        return RequestRules(steps, otherwise, self._tokens(intention.tokens), without_token)
 
-    def _step(self, caller: _Caller, intention: Intention, compiled: CompiledPermission) -> Step:
-        by = f"{intention_text(intention)}, {compiled.name}"
-        outcome: Decision
-        if compiled.unusable:
-            why = f"denied by {by}, which cannot be evaluated: {compiled.unusable}"
-            outcome = caller.denied(intention, why, compiled.number, by)
-        elif compiled.permission.action is Action.ALLOW:
-            outcome = caller.permitted(intention, compiled.number, by)
-        else:
-            outcome = caller.denied(intention, f"denied by {by}", compiled.number, by)
-        return Step(compiled, outcome, self._tokens(compiled.permission.tokens))
+    def _compile(self, intention: Intention) -> tuple[tuple[CompiledPermission, Tokens | None], ...]:
+        """Once for all callers."""
+        found = self._compiled.get(intention)
+        if found is None:
+            compiled = compile_permissions(intention.permissions)
+            found = tuple((one, self._tokens(one.permission.tokens)) for one in compiled)
+            self._compiled[intention] = found
+        return found
 
     def _tokens(self, requirements: tuple[TokenRequirement, ...]) -> Tokens | None:
         return Tokens(requirements, self._providers) if requirements else None
@@ -223,6 +223,19 @@ class _Caller:
     def _sentence(self, why: str) -> str:
         name = ServiceName(self.identity.service, self.identity.namespace, self.identity.partition)
         return f"{source_text(self.peer, name)} may not connect to {self.service}: {why}"
+
+
+def _step(caller: _Caller, intention: Intention, compiled: CompiledPermission, tokens: Tokens | None) -> Step:
+    by = f"{intention_text(intention)}, {compiled.name}"
+    outcome: Decision
+    if compiled.unusable:
+        why = f"denied by {by}, which cannot be evaluated: {compiled.unusable}"
+        outcome = caller.denied(intention, why, compiled.number, by)
+    elif compiled.permission.action is Action.ALLOW:
+        outcome = caller.permitted(intention, compiled.number, by)
+    else:
+        outcome = caller.denied(intention, f"denied by {by}", compiled.number, by)
+    return Step(compiled, outcome, tokens)
 
 
 def _by_action(caller: _Caller, intention: Intention) -> Decision:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from proxy.decision import SEAL, Decision, Refusal, describe
+from proxy.decision import SEAL, Decision, Permit, Refusal, describe
 from proxy.http.asked import Asked
 from proxy.http.message import RequestHead
 from proxy.http.permissions import CompiledPermission
@@ -92,7 +92,17 @@ class RequestRules:
 def _with_tokens(decision: Decision, accepted: Accepted) -> Decision:
     if isinstance(decision, Refusal):
         return decision
-    return replace(decision, seal=SEAL, tokens=accepted.and_also(decision.tokens))
+    # dataclasses.replace() takes three times as long.
+    return Permit(
+        SEAL,
+        decision.service,
+        decision.identity,
+        decision.peer,
+        decision.intention,
+        decision.permission,
+        decision.by,
+        accepted.and_also(decision.tokens),
+    )
 
 
 def _because(refusal: Refusal, why: Rejected) -> Refusal:

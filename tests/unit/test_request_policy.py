@@ -272,6 +272,18 @@ def test_decisions_are_made_once_where_they_can_be() -> None:
     assert ask(compiled, b"/a") is ask(compiled, b"/b")
 
 
+def test_what_is_remembered_is_bounded_by_decisions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.intentions._MOST_REMEMBERED", 10)
+    compiled = policy(layered(NO_ADMIN, READ, source="*", precedence=8), Intention("plain", ALLOW, 9))
+    for number in range(50):
+        caller = Identity(DOMAIN, "plain" if number % 3 == 0 else f"web-{number}", datacenter=f"dc{number}")
+        assert isinstance(ask(compiled, identity=caller), Permit)
+        assert isinstance(ask(compiled, b"/admin", identity=caller), Permit) is (number % 3 == 0)
+        remembered = compiled._rules.values()
+        assert sum(1 + (len(one.request.steps) if one.request else 0) for one in remembered) <= 10
+        assert compiled._remembered <= 10
+
+
 _permissions = st.builds(
     Permission,
     action=st.sampled_from(Action),
