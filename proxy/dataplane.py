@@ -163,7 +163,7 @@ class DataPlane:
     def serving(self, session: HTTPSession) -> None:
         """A connection of layer 7 has begun."""
         if self._draining:
-            session.drain()
+            session.allow_one()
         if self._looking is None:
             self._looking = self.loop.call_later(LOOKS_EACH_S, self._look_for_quiet)
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 from proxy.messages import DURATION_BOUNDS_S, Count, Counters, DialCount, DurationCount, RequestCount
 
+_CLASSES = {number: f"{number}xx" for number in range(1, 6)}
+
 
 class Telemetry:
     """Totals since the worker started."""
@@ -35,7 +37,7 @@ class Telemetry:
 
     def requested(self, service: str, source: str, status: int, reason: str, duration_s: float) -> None:
         """One request has ended. ``status`` of 0: nothing was answered."""
-        code_class = f"{status // 100}xx" if 100 <= status <= 599 else "none"
+        code_class = _CLASSES.get(status // 100, "none")
         labels = (service, source, code_class, reason)
         self._requests[labels] = self._requests.get(labels, 0) + 1
         durations = self._durations.get((service, code_class))

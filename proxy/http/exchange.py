@@ -24,7 +24,7 @@ from proxy.http.forward import new_request_id, response_for
 from proxy.http.hash_key import hash_key
 from proxy.http.message import Data, Headers, RequestHead, ResponseHead
 from proxy.http.normalization import Elsewhere
-from proxy.http.reach import Search
+from proxy.http.reach import Search, take
 from proxy.http.replies import Reply
 from proxy.http.retry import may_repeat, repeatable
 from proxy.http.streams import Incoming, Outgoing
@@ -162,7 +162,9 @@ class Exchange:
             self._reply(Reply(307, "", headers=((b"location", error.target),)), CloseReason.REDIRECTED, str(error))
             return
         self.forwarded = asked
-        self.request_id = next((value for name, value in head.headers if name == b"x-request-id"), b"")
+        for name, value in head.headers:
+            if name == b"x-request-id":
+                self.request_id = value
         decision = self.decision = session.decide(route, asked, self.opened_at_s)
         if isinstance(decision, Refusal):
             self._reply(replies.NO_TOKEN if decision.token else replies.DENIED, decision.reason, decision.sentence)
@@ -200,8 +202,16 @@ class Exchange:
         if endpoints.hashes:
             policies = endpoints.balance.hash_policies
             key, self._cookies = hash_key(policies, self._session.life.client_ip, self.forwarded)
+        may_be_repeated = repeatable(self.forwarded)
+        line = endpoints.order(key)
+        chosen = next(line, None)
+        if chosen is not None and not (fresh or avoided or target.unusable):
+            member = take(self._plane, route.state, target, chosen, repeatable=may_be_repeated)
+            if member is not None:
+                self.on_reached(member)
+                return
         self._search = search = Search(self._plane, route.state, target, self._permit, self)
-        search.start(key, repeatable=repeatable(self.forwarded), fresh=fresh, avoided=avoided)
+        search.start(chosen, line, repeatable=may_be_repeated, fresh=fresh, avoided=avoided)
 
     def on_reached(self, member: Member) -> None:
         assert self.forwarded is not None

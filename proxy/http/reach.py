@@ -7,6 +7,7 @@ of the request has been sent while this lasts, so going on to another endpoint i
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 from proxy.dial import Report, Target, attempt, learn
@@ -37,6 +38,12 @@ class Seeker(Protocol):
 
     def on_broken(self, error: BaseException) -> None:
         """A bug while dialling."""
+
+
+def take(plane: DataPlane, state: ServiceState, target: Target, chosen: Endpoint, *, repeatable: bool) -> Member | None:
+    """A kept connection to ``chosen``, or to the address of its hostname that was quicker a moment ago."""
+    first = target.rivals.line_up(chosen, plane.loop.time())[0] if chosen.hostname else chosen
+    return plane.pools.of(state.service.name).take(target, first, repeatable=repeatable)
 
 
 class Search:
@@ -71,8 +78,16 @@ class Search:
         """How often a new connection was full before it was this one's turn."""
         self.over = False
 
-    def start(self, key: str, *, repeatable: bool, fresh: bool = False, avoided: Endpoint | None = None) -> None:
-        """``key`` is what hash policies make of the request.
+    def start(
+        self,
+        chosen: Endpoint | None,
+        others: Iterator[Endpoint],
+        *,
+        repeatable: bool,
+        fresh: bool = False,
+        avoided: Endpoint | None = None,
+    ) -> None:
+        """``chosen`` and ``others`` are the balancer's order.
 
         :param repeatable: see :meth:`ServicePool.take`.
         :param fresh: only a new connection will do.
@@ -81,10 +96,11 @@ class Search:
         if self._target.unusable:
             self._failed(UpstreamError(CloseReason.UPSTREAM_TLS_FAILED, self._target.unusable))
             return
-        self._line = iter(self._target.endpoints.order(key))
+        line = () if chosen is None else (chosen,)
+        self._line = chain(line, others)
         if avoided is not None:
-            line = list(self._line)
-            self._line = iter([*(one for one in line if one != avoided), *(one for one in line if one == avoided)])
+            in_order = list(self._line)
+            self._line = iter([one for one in in_order if one != avoided] + [one for one in in_order if one == avoided])
         self._next(repeatable, fresh)
 
     def cancel(self) -> None:
@@ -110,8 +126,7 @@ class Search:
     def _try(self, chosen: Endpoint, repeatable: bool, fresh: bool) -> None:
         target, pool = self._target, self._pool
         if not fresh:
-            first = target.rivals.line_up(chosen, self._plane.loop.time())[0] if chosen.hostname else chosen
-            member = pool.take(target, first, repeatable=repeatable)
+            member = take(self._plane, self._state, target, chosen, repeatable=repeatable)
             if member is not None:
                 self._found(member)
                 return

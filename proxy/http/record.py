@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proxy.access_record import AccessRecord, timestamp
-from proxy.intentions import Permit, describe
+from proxy.intentions import Permit
 from proxy.model import CloseReason
 
 if TYPE_CHECKING:
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 def recorded(worker: int, session: HTTPSession, exchange: Exchange, now_s: float) -> AccessRecord:
     """``now_s`` is of the monotonic clock."""
     life, head, decision = session.life, exchange.head, exchange.decision
-    agent = next((value for name, value in head.headers if name == b"user-agent"), b"")
+    agent = b""
+    for name, value in head.headers:
+        if name == b"user-agent":
+            agent = value
     intention = decision.intention if decision is not None else None
     return AccessRecord(
         time=timestamp(exchange.opened_at_s),
@@ -30,7 +33,7 @@ def recorded(worker: int, session: HTTPSession, exchange: Exchange, now_s: float
         service=life.service,
         server_name=life.server_name,
         source=life.spiffe_id,
-        intention=describe(decision) if decision is not None else "",
+        intention=session.describe(decision) if decision is not None else "",
         precedence=intention.precedence if intention is not None else 0,
         permission=decision.permission if decision is not None else 0,
         endpoint=str(exchange.endpoint) if exchange.endpoint is not None else "",

@@ -19,7 +19,7 @@ from proxy.http.message import RequestHead
 from proxy.http.normalization import acceptable, normalized
 from proxy.http.protocol import open_server
 from proxy.http.streams import Incoming, IncomingEvents, ServerConnection
-from proxy.intentions import Decision, Permit
+from proxy.intentions import Decision, Permit, describe
 from proxy.model import CloseReason, Endpoint
 from proxy.timers import Timer
 
@@ -50,6 +50,7 @@ class HTTPSession:
         self._carrier = carrier
         self._service = route.state.service.name
         self._live: set[Exchange] = set()
+        self._described: tuple[Decision | None, str] = (None, "")
         self._timers: list[Timer | asyncio.TimerHandle] = []
         self._idle_since_s = self.plane.loop.time()
         self._draining = False
@@ -130,6 +131,12 @@ class HTTPSession:
             reserved=route.state.policy.reserved_headers,
         )
 
+    def describe(self, decision: Decision) -> str:
+        """:func:`proxy.intentions.describe`, remembered: the same decision is made again and again."""
+        if self._described[0] is not decision:
+            self._described = decision, describe(decision)
+        return self._described[1]
+
     def ended(self, exchange: Exchange) -> None:
         self._live.discard(exchange)
         self._idle_since_s = self.plane.loop.time()
@@ -151,11 +158,14 @@ class HTTPSession:
             return sum(exchange.reconsider(route) for exchange in list(self._live))
 
     def drain(self) -> None:
-        """Take no more requests; end after the last one. A connection that has asked nothing yet may do so once."""
+        """Take no more requests; end after the last one."""
         self._draining = True
-        if self.requests:
-            with self.plane.turn.one():
-                self._connection.drain()
+        with self.plane.turn.one():
+            self._connection.drain()
+
+    def allow_one(self) -> None:
+        """The worker has been stopping since before this one was there: its first request is answered, no other."""
+        self._draining = True
 
     def close(self, reason: CloseReason, detail: str) -> None:
         self._reason = self._reason or (reason, detail)

@@ -156,7 +156,6 @@ class Stage:
             poller=SimpleNamespace(timers=Timers(self.loop)),
             turn=Turn(self.loop),
             too_old=lambda: "",
-            pools=SimpleNamespace(of=lambda _: SimpleNamespace(take=lambda *_, **__: None)),
         )
         session = SimpleNamespace(
             plane=plane,
@@ -180,6 +179,7 @@ class Stage:
                 stage.cancelled += 1
 
         monkeypatch.setattr("proxy.http.exchange.Search", Search)
+        monkeypatch.setattr("proxy.http.exchange.take", lambda *_, **__: None)
         self.exchange = Exchange(cast(HTTPSession, session), self.client)
         self.exchange.begin()
 
