@@ -114,7 +114,8 @@ CASES: list[Case] = [
         _chunked(b"%x\r\n0\r\n\r\n%s\r\n0\r\n\r\n" % (len(HIDDEN) + 5, HIDDEN)),
         Seen("POST", "/case", b"0\r\n\r\n" + HIDDEN),
     ),
-    carried("trailer-plain", "a harmless trailer", _chunked(b"5\r\nhello\r\n0\r\nX-A: b\r\n\r\n"), _HELLO),
+    # nginx resets requests with trailers over HTTP/2.
+    either("trailer-plain", "a harmless trailer", _chunked(b"5\r\nhello\r\n0\r\nX-A: b\r\n\r\n"), _HELLO),
     either("size-zeros", "leading zeros", _chunked(b"0005\r\nhello\r\n0\r\n\r\n"), _HELLO),
     either("size-last-zeros", "a last chunk of many zeros", _chunked(b"5\r\nhello\r\n000\r\n\r\n"), _HELLO),
     either("size-space-after", "white space behind", _chunked(b"5 \r\nhello\r\n0\r\n\r\n"), _HELLO),

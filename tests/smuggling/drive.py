@@ -46,10 +46,13 @@ class Answer:
     was reset or not answered."""
 
 
-async def send(port: int, context: ssl.SSLContext, server_name: str, case: Case | StreamCase) -> Answer:
-    reader, writer = await asyncio.wait_for(
-        asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=server_name), _DEADLINE_S * SCALE
+async def send(
+    port: int, context: ssl.SSLContext, server_name: str, case: Case | StreamCase, local_address: str
+) -> Answer:
+    opening = asyncio.open_connection(
+        "127.0.0.1", port, ssl=context, server_hostname=server_name, local_addr=(local_address, 0)
     )
+    reader, writer = await asyncio.wait_for(opening, _DEADLINE_S * SCALE)
     address, number = writer.get_extra_info("sockname")[:2]
     answer = Answer(f"{address}:{number}")
     try:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from plugin.dev import locate
 from plugin.dev.processes import Child, Launcher, can_connect, free_ports
-from tests.support import seeing
-from tests.support.seeing import Sight
+from tests.support.seeing import Sight, SightLog
 
 # One process, so that ending it ends all of it. Only a request that is passed on has its body read and logged: an
 # answering server stands behind the one that is looked at.
@@ -56,6 +55,7 @@ class Nginx(Launcher):
     def __init__(self) -> None:
         self.port, self.http2_port, self._inner_port = free_ports(3)
         self._folder = tempfile.TemporaryDirectory(prefix="consul-tgw-nginx-")
+        self._log = SightLog(Path(self._folder.name) / "seen.jsonl")
         self.child: Child | None = None
 
     async def start(self) -> None:
@@ -75,4 +75,4 @@ class Nginx(Launcher):
         self._folder.cleanup()
 
     def sights(self) -> list[Sight]:
-        return seeing.read(Path(self._folder.name) / "seen.jsonl")
+        return self._log.sights()

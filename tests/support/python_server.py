@@ -17,8 +17,7 @@ from typing import Any
 from aiohttp import web
 
 from plugin.dev.processes import Child, Launcher, can_connect, free_ports
-from tests.support import seeing
-from tests.support.seeing import Sight
+from tests.support.seeing import Sight, SightLog
 
 _ROOT = Path(__file__).parents[2]
 _LONGEST = 128 * 1024
@@ -29,16 +28,13 @@ class PythonServer(Launcher):
     def __init__(self) -> None:
         self.port = free_ports(1)[0]
         self._folder = tempfile.TemporaryDirectory(prefix="consul-tgw-python-")
+        self._log = SightLog(Path(self._folder.name) / "seen.jsonl")
         self.child: Child | None = None
-
-    @property
-    def _log(self) -> Path:
-        return Path(self._folder.name) / "seen.jsonl"
 
     async def start(self) -> None:
         self.child = Child(
             "the Python server",
-            [sys.executable, "-m", "tests.support.python_server", str(self.port), str(self._log)],
+            [sys.executable, "-m", "tests.support.python_server", str(self.port), str(self._log.path)],
             Path(self._folder.name) / "output.log",
             environment={**os.environ, "AIOHTTP_NO_EXTENSIONS": "1"},
             folder=_ROOT,
@@ -52,7 +48,7 @@ class PythonServer(Launcher):
         self._folder.cleanup()
 
     def sights(self) -> list[Sight]:
-        return seeing.read(self._log)
+        return self._log.sights()
 
 
 async def _serve(port: int, log: Path) -> None:

@@ -24,16 +24,28 @@ class Sight:
 
 
 class SeeingServer(Protocol):
-    port: int
-
     def sights(self) -> list[Sight]:
         """All so far."""
 
 
-def read(log: Path) -> list[Sight]:
-    """Lines of JSON; text stands for bytes of Latin-1. One that is still being written is left for later."""
-    lines = log.read_bytes().decode("latin-1").split("\n")[:-1] if log.exists() else []
-    return [_sight(json.loads(line)) for line in lines]
+class SightLog:
+    """Lines of JSON that a server writes; text stands for bytes of Latin-1."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._read = 0
+        self._sights: list[Sight] = []
+
+    def sights(self) -> list[Sight]:
+        """All so far; a line that is still being written is left for later."""
+        if self.path.exists():
+            with self.path.open("rb") as log:
+                log.seek(self._read)
+                whole = log.read().rpartition(b"\n")[0]
+            if whole:
+                self._read += len(whole) + 1
+                self._sights += [_sight(json.loads(line)) for line in whole.decode("latin-1").split("\n")]
+        return self._sights
 
 
 def _sight(seen: dict[str, str]) -> Sight:
