@@ -267,6 +267,8 @@ class Exchange:
         if self._request_ended or self.phase is Phase.OVER:
             return
         self.moved = self._request_ended = True
+        if trailers:
+            trailers = self._session.trailers_for_upstream(trailers)
         if self._outgoing is not None:
             self._outgoing.finish(trailers)
         else:

@@ -122,6 +122,12 @@ def request_for(
     )
 
 
+def trailers_of_request(trailers: Headers, reserved: frozenset[bytes]) -> Headers:
+    """Without what :func:`request_for` writes or takes out: some servers put trailers among the headers."""
+    unwanted = _WRITTEN_HERE | reserved
+    return [trailer for trailer in trailers if _dashed(trailer[0]) not in unwanted]
+
+
 def _dashed(name: bytes) -> bytes:
     return name.replace(b"_", b"-")
 

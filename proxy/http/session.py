@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from proxy.http import replies
 from proxy.http.caller import Caller
 from proxy.http.exchange import Exchange, Phase
-from proxy.http.forward import request_for
-from proxy.http.message import RequestHead
+from proxy.http.forward import request_for, trailers_of_request
+from proxy.http.message import Headers, RequestHead
 from proxy.http.normalization import acceptable, normalized
 from proxy.http.protocol import open_server
 from proxy.http.streams import Incoming, IncomingEvents, ServerConnection
@@ -136,6 +136,11 @@ class HTTPSession:
         if self._described[0] is not decision:
             self._described = decision, describe(decision)
         return self._described[1]
+
+    def trailers_for_upstream(self, trailers: Headers) -> Headers:
+        """Of a request; without what only the gateway may say."""
+        route = self.current_route()
+        return trailers_of_request(trailers, route.state.policy.reserved_headers) if route is not None else []
 
     def ended(self, exchange: Exchange) -> None:
         self._live.discard(exchange)

@@ -164,6 +164,7 @@ class Stage:
             prepared=lambda asked: asked,
             decide=lambda *_: self.decision,
             for_upstream=lambda _route, asked, *_: asked,
+            trailers_for_upstream=lambda trailers: trailers,
             ended=self.ended.append,
             report=lambda _: None,
         )

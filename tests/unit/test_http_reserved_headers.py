@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.http.forward import request_for
+from proxy.http.forward import request_for, trailers_of_request
 from proxy.http.message import Headers, RequestHead, Version
 from proxy.http.tokens import Accepted
 
@@ -58,3 +58,9 @@ def test_what_is_not_reserved_passes() -> None:
     headers = [(b"x-claims", b"1"), (b"a_b", b"2"), (b"authorization", b"3")]
     made = forwarded(headers, reserved=frozenset())
     assert [made[name] for name, _ in headers] == [[b"1"], [b"2"], [b"3"]]
+
+
+def test_neither_does_it_in_trailers() -> None:
+    names = (b"x-claims", b"x_claims", b"x-forwarded-client-cert", b"x_forwarded_client_cert", b"x-checksum", b"a_b")
+    kept = trailers_of_request([(name, b"1") for name in names], RESERVED)
+    assert kept == [(b"x-checksum", b"1"), (b"a_b", b"1")]
