@@ -123,7 +123,8 @@ class _Outlet:
 
     def put(self, line: bytes) -> None:
         self._waiting.append(line)
-        self._wake.set()
+        if not self._wake.is_set():  # it is woken already, and looks at all lines after it has slept
+            self._wake.set()
 
     def stop(self) -> None:
         """Write what waits, then end."""
