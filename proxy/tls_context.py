@@ -225,7 +225,9 @@ def _uris(der: bytes) -> tuple[tuple[str, ...], bool]:
 
     :raises ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType: when they cannot be read.
     """
-    extensions = x509.load_der_x509_certificate(der).extensions
+    certificate = x509.load_der_x509_certificate(der)
+    certificate.subject  # noqa: B018 - read when asked for, and services are told it: it must be readable, too
+    extensions = certificate.extensions
     try:
         names = extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except x509.ExtensionNotFound:

@@ -16,6 +16,9 @@ from proxy.model import CloseReason
 _NAMES_TOLD = 20
 """Of a certificate with hundreds of names; a line of the log is to stay readable."""
 
+_UNREADABLE = (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+"""What reading a certificate raises that OpenSSL took."""
+
 
 def check_name(certificate: x509.Certificate, expected: str) -> None:
     """Check ``expected`` (a DNS name, an IP address or a URI) against the SANs, by RFC 9525; never the CN.
@@ -29,7 +32,7 @@ def check_name(certificate: x509.Certificate, expected: str) -> None:
         try:
             wanted = IPAddress_ID(expected) if is_ip_address(expected) else DNS_ID(expected)
             verify_service_identity(extract_patterns(certificate), obligatory_ids=[wanted], optional_ids=[])
-        except (VerificationError, CertificateError, ValueError):
+        except (VerificationError, CertificateError, *_UNREADABLE):
             pass
         else:
             return
@@ -51,7 +54,7 @@ def _presented(certificate: x509.Certificate) -> str:
         return ", ".join(names[:_NAMES_TOLD]) + more
     try:
         common_names = [str(one.value) for one in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-    except ValueError:
+    except _UNREADABLE:
         common_names = []
     ignored = f" (its common name {common_names[0]!r} does not count, RFC 9525)" if common_names else ""
     return f"no subject alternative name{ignored}"
@@ -60,7 +63,7 @@ def _presented(certificate: x509.Certificate) -> str:
 def _san_texts(certificate: x509.Certificate) -> list[str]:
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *_UNREADABLE):
         return []
     return [str(getattr(name, "value", "")) for name in names]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
+import ssl
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from proxy.http.forward import client_certificate_element
 from proxy.identity import Identity
@@ -33,8 +33,7 @@ class Caller:
 @functools.lru_cache(maxsize=1_024)
 def _element(by: str, certificates: tuple[bytes, ...]) -> bytes:
     """A sidecar shows the same certificates on all of its connections."""
-    parsed = [x509.load_der_x509_certificate(der) for der in certificates]
-    leaf = parsed[0]
+    leaf = x509.load_der_x509_certificate(certificates[0])
     try:
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         uris = tuple(names.get_values_for_type(x509.UniformResourceIdentifier))
@@ -44,7 +43,8 @@ def _element(by: str, certificates: tuple[bytes, ...]) -> bytes:
     return client_certificate_element(
         by=by,
         leaf_der=certificates[0],
-        chain_pem=tuple(one.public_bytes(Encoding.PEM).decode() for one in parsed),
+        # Not parsed: what a caller shows beside its own certificate may be anything that OpenSSL passes over.
+        chain_pem=tuple(map(ssl.DER_cert_to_PEM_cert, certificates)),
         subject=leaf.subject.rfc4514_string(),
         uris=uris,
         names=dns_names,

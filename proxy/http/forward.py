@@ -11,6 +11,7 @@ import dataclasses
 import email.utils
 import hashlib
 import os
+import re
 import time
 
 from proxy.http.message import Header, Headers, RequestHead, ResponseHead
@@ -27,6 +28,9 @@ _OF_ENVOY = b"x-envoy-"
 _WRITTEN_HERE = frozenset({CLIENT_CERTIFICATE})
 """Whoever may forge one of these is somebody else: also with underscores, which many servers take for dashes."""
 
+_DNS_NAME = re.compile(r"(?:\*\.)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?", re.ASCII)
+_SEPARATORS = re.compile(r"[,;=\"\\\x00-\x20\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _URL_ENCODED = str.maketrans({"\n": "%0A", " ": "%20", "+": "%2B", "/": "%2F", "=": "%3D"})
 """Of PEM text in a header, as Envoy encodes it."""
 
@@ -39,16 +43,28 @@ def client_certificate_element(
     :param by: the SPIFFE ID of the linked service, whose certificate the gateway showed.
     :param leaf_der: the caller's certificate; ``chain_pem`` begins with it.
     :param subject: RFC 2253.
-    :param names: DNS names of the caller's certificate.
+    :param names: DNS names of the caller's certificate. The caller chose them: what is none is left out, so that nobody
+        writes a field, an element or a header of his own.
     """
-    fields = [f"By={by}", f"Hash={hashlib.sha256(leaf_der).hexdigest()}"]
+    fields = [f"By={_value(by)}", f"Hash={hashlib.sha256(leaf_der).hexdigest()}"]
     if chain_pem:
         fields.append(f'Cert="{chain_pem[0].translate(_URL_ENCODED)}"')
         fields.append(f'Chain="{"".join(chain_pem).translate(_URL_ENCODED)}"')
-    fields.append('Subject="' + subject.replace("\\", "\\\\").replace('"', '\\"') + '"')
-    fields.extend(f"URI={uri}" for uri in uris)
-    fields.extend(f"DNS={name}" for name in names)
+    fields.append(f"Subject={_quoted(subject)}")
+    fields.extend(f"URI={_value(uri)}" for uri in uris)
+    fields.extend(f"DNS={name}" for name in names if _DNS_NAME.fullmatch(name))
     return ";".join(fields).encode("ascii", "backslashreplace")
+
+
+def _value(text: str) -> str:
+    """As the element's grammar wants it: quoted, if it holds what separates fields or elements."""
+    return _quoted(text) if _SEPARATORS.search(text) else text
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    # As RFC 4514 section 2.4 writes any character; a line break would begin another header.
+    return '"' + _CONTROL.sub(lambda found: f"\\\\{ord(found[0]):02X}", escaped) + '"'
 
 
 def new_request_id() -> bytes:

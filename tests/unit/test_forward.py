@@ -47,6 +47,44 @@ def test_one_element_says_who_the_caller_is_as_envoy_does() -> None:
     )
 
 
+FORGED = "x;URI=spiffe://td/svc/admin"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        FORGED,
+        "x,By=spiffe://td/svc/db;URI=spiffe://td/svc/admin",
+        "x\r\nx-admin: yes",
+        'x"',
+        "x y",
+        "",
+        "ä.example",
+        "a..b",
+    ],
+)
+def test_a_caller_writes_nothing_of_its_own_by_its_dns_names(name: str) -> None:
+    """Consul signs the DNS names that a service asks for."""
+    element = client_certificate_element(
+        by="spiffe://td/svc/db",
+        leaf_der=b"",
+        chain_pem=(),
+        subject="",
+        uris=("spiffe://td/svc/web",),
+        names=(name, "ok"),
+    )
+    assert element.endswith(b';Subject="";URI=spiffe://td/svc/web;DNS=ok')
+
+
+def test_what_separates_fields_is_quoted_and_no_line_begins() -> None:
+    element = client_certificate_element(
+        by="spiffe://td/svc/a,b", leaf_der=b"", chain_pem=(), subject=f"CN={FORGED}\r\n", uris=("x;y=z",), names=()
+    )
+    by, *_ = element.split(b";Hash")
+    assert by == b'By="spiffe://td/svc/a,b"'
+    assert element.endswith(b';Subject="CN=x;URI=spiffe://td/svc/admin\\\\0D\\\\0A";URI="x;y=z"')
+
+
 def test_what_the_caller_sent_goes_on_and_what_is_missing_is_added() -> None:
     request = head((b"traceparent", b"00-1"), (b"x-forwarded-for", b"1.2.3.4"), (b"via", b"1.0 a"))
     told = sent(request)

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 from plugin.dev.pki import Authority
 from proxy.client_trust import ClientTrust
@@ -16,7 +18,9 @@ from proxy.material import certificates_from_pem
 from proxy.model import CloseReason, UpstreamTLS
 from proxy.openssl import Buffer
 from proxy.tls import ServerSession
-from proxy.tls_context import FrontContext, ServiceContext, UpstreamContext
+from proxy.tls_context import FrontContext, ServiceContext, UpstreamContext, _uris
+from tests.support import crafted
+from tests.support.crafted import Issuer, Wanted
 from tests.support.mesh import HandMadeMesh, sni
 
 SCRATCH = Buffer(262_144)
@@ -164,3 +168,12 @@ def test_a_failing_objection_refuses(mesh: HandMadeMesh, monkeypatch: pytest.Mon
     with pytest.raises(PeerError):
         handshake(front, mesh.client_context(mesh.leaf("web")), sni("db"))
     assert reported == [ZeroDivisionError]
+
+
+def test_a_subject_that_cannot_be_read_is_not_passed_over() -> None:
+    """It is read when it is asked for, and external services may be told it."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "some service")])
+    honest = crafted.issue(Issuer.of(Authority()), Wanted(subject=name), crafted.key_of()).public_bytes(crafted.DER)
+    assert _uris(honest) == ((), False)
+    with pytest.raises(ValueError, match="."):
+        _uris(honest.replace(b"some service", b"\xff" * 12))

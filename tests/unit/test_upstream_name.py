@@ -8,6 +8,8 @@ from cryptography import x509
 from plugin.dev.pki import Authority
 from proxy.errors import UpstreamError
 from proxy.upstream_name import check_name, is_ip_address, server_name_of
+from tests.support import crafted
+from tests.support.crafted import Issuer, Wanted
 
 PARTNER = Authority("Partner CA")
 
@@ -81,3 +83,13 @@ def test_what_is_an_address() -> None:
     assert is_ip_address("10.0.0.1")
     assert is_ip_address("::1")
     assert not is_ip_address("db.example")
+
+
+@pytest.mark.parametrize("names", [crafted.raw_names("spiffe://partner/api"), b"\x30\x82\xff", b""])
+def test_names_that_cannot_be_read_are_no_match(names: bytes) -> None:
+    """OpenSSL takes such a certificate."""
+    issuer = Issuer.of(PARTNER)
+    odd = crafted.issue(issuer, Wanted(raw_names=names), crafted.key_of())
+    for expected in ("db.example", "10.0.0.9", "spiffe://partner/api"):
+        with pytest.raises(UpstreamError, match="no subject alternative name"):
+            check_name(odd, expected)
