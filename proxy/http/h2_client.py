@@ -51,7 +51,7 @@ class H2Request(Stream):
         if self.said_end:
             self._client.ended(self)
         else:
-            self._client.reset(self, ErrorCodes.NO_ERROR)
+            self._client.reset(self, ErrorCodes.CANCEL)
         self.events.on_response_end(trailers)
 
     def on_room(self) -> None:
@@ -149,7 +149,7 @@ class H2Client(Multiplexer[H2Request]):
             if stream.said_end:
                 self.ended(stream)
             else:
-                self.reset(stream, ErrorCodes.NO_ERROR)
+                self.reset(stream, ErrorCodes.CANCEL)
         else:
             stream.expected = head.length
         stream.events.on_response(head, end=end)
@@ -184,6 +184,7 @@ class H2Client(Multiplexer[H2Request]):
             self._pool.on_available(self)
 
     def on_settings(self) -> None:
+        super().on_settings()
         allowed = self.engine.remote_settings.max_concurrent_streams
         before, self._most_streams = self._most_streams, min(allowed, LARGEST_WINDOW)
         if before <= self.open_requests < self._most_streams:

@@ -36,7 +36,8 @@ class H2Stream(Stream):
         self._server = server
         self.head = head
         self.expected = head.length
-        self._events: IncomingEvents
+        self._events: IncomingEvents | None = None
+        """``None`` while the session is asked for them."""
         self.responded = False
 
     def start(self, events: IncomingEvents) -> None:
@@ -45,16 +46,20 @@ class H2Stream(Stream):
     # --- from the client ------------------------------------------------------------------------------------------
 
     def on_data(self, data: Data) -> None:
+        assert self._events is not None
         self._events.on_request_data(data)
 
     def on_end(self, trailers: Headers) -> None:
+        assert self._events is not None
         self._events.on_request_end(trailers)
 
     def on_room(self) -> None:
-        self._events.on_client_room()
+        if self._events is not None:
+            self._events.on_client_room()
 
     def on_lost(self, reason: CloseReason, detail: str) -> None:
-        self._events.on_request_lost(reason, detail)
+        if self._events is not None:
+            self._events.on_request_lost(reason, detail)
 
     # --- from the exchange ----------------------------------------------------------------------------------------
 
@@ -109,8 +114,8 @@ class H2Server(Multiplexer[H2Stream]):
         """
         :param max_head_bytes: of a request: names and values together.
         :param window: bytes of a request's body that may wait here.
-        :param head_timeout_s: for the preface, and for each head from its first frame to its last; twice as much at
-            most.
+        :param head_timeout_s: for the preface, and for each head from its first frame to its last, twice as much at
+            most; and for the client to take notice of a drain.
         :param idle_timeout_s: without a request; 0 means never.
         """
         super().__init__(
@@ -133,6 +138,7 @@ class H2Server(Multiplexer[H2Stream]):
         """How many heads were complete when one that is not was seen."""
         self._heads = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._drain_timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         self.open()
@@ -144,6 +150,8 @@ class H2Server(Multiplexer[H2Stream]):
             return
         self._draining = True
         self.emit(frames.goaway(LARGEST_WINDOW, ErrorCodes.NO_ERROR) + frames.ping(_DRAINING, ack=False))
+        # A client that does not answer is not waited for.
+        self._drain_timer = self.wire.after(self._head_timeout_s, self._refuse_more)
 
     def close(self, reason: CloseReason, detail: str) -> None:
         if self.closed:
@@ -258,7 +266,11 @@ class H2Server(Multiplexer[H2Stream]):
     # --- the end --------------------------------------------------------------------------------------------------
 
     def on_pong(self, payload: bytes) -> None:
-        if self._draining and payload == _DRAINING and self._last == LARGEST_WINDOW:
+        if self._draining and payload == _DRAINING:
+            self._refuse_more()
+
+    def _refuse_more(self) -> None:
+        if self._last == LARGEST_WINDOW and not self.closed:
             self._last = self.engine.highest_inbound_stream_id
             self.emit(frames.goaway(self._last, ErrorCodes.NO_ERROR))
             self._end_if_drained()
@@ -305,8 +317,9 @@ class H2Server(Multiplexer[H2Stream]):
             stream.on_lost(reason, detail)
 
     def on_closed(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._drain_timer):
+            if timer is not None:
+                timer.cancel()
         self._session.on_closed(*self._reason)
 
 

@@ -25,7 +25,7 @@ class Streams(Protocol):
     congested: bool
     """Too much waits for the peer to read it."""
 
-    def emit(self, data: bytes) -> None: ...
+    def send_data(self, number: int, data: memoryview, *, end: bool) -> None: ...
 
     def wait_for_room(self, stream: Stream) -> None:
         """:meth:`Stream.pump` is called when there may be room."""
@@ -227,7 +227,7 @@ class Stream:
                 return length
             self.to_send -= length
             ends = self.to_send == 0
-        self._connection.emit(engine.data(self.number, data[:length], end=ends))
+        self._connection.send_data(self.number, data[:length], end=ends)
         if ends:
             self._said_end()
         return length
@@ -241,7 +241,7 @@ class Stream:
         if trailers:
             engine.headers(self.number, trailers, end=True)
         else:
-            self._connection.emit(engine.data(self.number, memoryview(b""), end=True))
+            self._connection.send_data(self.number, memoryview(b""), end=True)
         self._said_end()
 
     def _said_end(self) -> None:

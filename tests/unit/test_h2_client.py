@@ -122,7 +122,7 @@ def test_an_answer_before_the_request_is_complete_ends_both(sides: Sides) -> Non
     sides.bench.until(lambda: answer.over)
     assert request.send(b"nobody listens")
     request.finish([])
-    assert sides.peer.expect(StreamReset).error_code == ErrorCodes.NO_ERROR
+    assert sides.peer.expect(StreamReset).error_code == ErrorCodes.CANCEL
     assert sides.client.open_requests == 0
 
 

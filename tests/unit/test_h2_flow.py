@@ -173,6 +173,19 @@ def test_room_is_told_once_everything_is_on_its_way(bench_of: list[Bench]) -> No
     assert sides.peer.body(1) == b"x" * 4_000 + b"y" * 16_000 + b"z!"
 
 
+def test_who_is_sent_much_may_say_much_about_windows(bench_of: list[Bench]) -> None:
+    raw = RawSides()
+    bench_of.append(raw.bench)
+    exchange = raw.request(1)
+    exchange.incoming.respond(STREAMED, end=False)
+    for _ in range(1_500):
+        assert exchange.incoming.send(b"x" * 1_000)
+        raw.peer.send(WindowUpdateFrame(1, 1_000), WindowUpdateFrame(0, 1_000), PingFrame(opaque_data=b"12345678"))
+        raw.bench.turns()
+        raw.peer.read()
+    raw.still_serves(3)
+
+
 def test_windows_that_shrink_below_nothing(bench_of: list[Bench]) -> None:
     raw = RawSides()
     bench_of.append(raw.bench)

@@ -283,6 +283,16 @@ def test_draining_without_a_request_ends_the_connection(raw: RawSides) -> None:
     assert {frame.error_code for frame in raw.peer.of(GoAwayFrame)} == {ErrorCodes.NO_ERROR}
 
 
+def test_a_client_that_takes_no_notice_of_a_drain_is_not_waited_for() -> None:
+    raw = RawSides(head_timeout_s=0.05)
+    exchange = raw.request(1)
+    raw.server.drain()
+    assert raw.peer.expect(GoAwayFrame, 2).last_stream_id == 1
+    exchange.incoming.respond(ResponseHead(status=204), end=True)
+    raw.peer.expect_end()
+    raw.bench.close()
+
+
 def test_a_client_that_goes_away_is_still_answered(raw: RawSides) -> None:
     raw.peer.send(*block(GET, 1, "END_STREAM"), GoAwayFrame(last_stream_id=0))
     raw.until(lambda: raw.session.exchanges)
@@ -327,3 +337,14 @@ def test_a_body_that_is_not_what_was_announced_does_not_look_complete(sides: Sid
     assert {event.error_code for event in sides.peer.of(StreamReset)} == {ErrorCodes.INTERNAL_ERROR}
     assert not sides.peer.of(StreamEnded)
     assert sides.server.open_requests == 0
+
+
+def test_a_mistake_in_the_session_ends_the_connection_alone(sides: Sides) -> None:
+    def fails(_exchange: Exchange) -> None:
+        raise LookupError("a mistake")
+
+    sides.session.on_exchange = fails
+    sides.peer.protocol.send_headers(1, GET, end_stream=True)
+    sides.peer.flush()
+    sides.bench.until(lambda: sides.session.closed)
+    assert sides.session.closed == (CloseReason.INTERNAL, "LookupError: a mistake")
