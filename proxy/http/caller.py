@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import functools
-import ssl
+import textwrap
 
 from cryptography import x509
 
@@ -30,6 +31,12 @@ class Caller:
         return self._element
 
 
+def _pem(der: bytes) -> str:
+    """RFC 7468 section 5."""
+    lines = textwrap.wrap(base64.b64encode(der).decode(), 64)
+    return "\n".join(("-----BEGIN CERTIFICATE-----", *lines, "-----END CERTIFICATE-----", ""))
+
+
 @functools.lru_cache(maxsize=1_024)
 def _element(by: str, certificates: tuple[bytes, ...]) -> bytes:
     """A sidecar shows the same certificates on all of its connections."""
@@ -44,7 +51,7 @@ def _element(by: str, certificates: tuple[bytes, ...]) -> bytes:
         by=by,
         leaf_der=certificates[0],
         # Not parsed: what a caller shows beside its own certificate may be anything that OpenSSL passes over.
-        chain_pem=tuple(map(ssl.DER_cert_to_PEM_cert, certificates)),
+        chain_pem=tuple(map(_pem, certificates)),
         subject=leaf.subject.rfc4514_string(),
         uris=uris,
         names=dns_names,

@@ -54,7 +54,7 @@ FORGED = "x;URI=spiffe://td/svc/admin"
     "name",
     [
         FORGED,
-        "x,By=spiffe://td/svc/db;URI=spiffe://td/svc/admin",
+        "x,By=td/svc/db;URI=spiffe://td/svc/admin",
         "x\r\nx-admin: yes",
         'x"',
         "x y",

@@ -175,5 +175,5 @@ def test_a_subject_that_cannot_be_read_is_not_passed_over() -> None:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "some service")])
     honest = crafted.issue(Issuer.of(Authority()), Wanted(subject=name), crafted.key_of()).public_bytes(crafted.DER)
     assert _uris(honest) == ((), False)
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match="pars"):
         _uris(honest.replace(b"some service", b"\xff" * 12))
