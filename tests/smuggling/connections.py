@@ -82,6 +82,17 @@ CASES: list[Case] = [
         _POST,
     ),
     carried("connection-other", "takes another one out", _named(b"X-A", b"X-A: b\r\n"), Seen("POST", "/case")),
+    either(
+        "connection-caller",
+        "takes out who is calling",
+        _named(b"X-Forwarded-Client-Cert", b"X-Forwarded-Client-Cert: Hash=00\r\n"),
+        Seen("POST", "/case"),
+    ),
+    carried("caller", "says who is calling", _get(b"X-Forwarded-Client-Cert: By=x;URI=spiffe://x/svc/admin\r\n"), _GET),
+    carried(
+        "caller-underscores", "says so for CGI", _get(b"X_Forwarded_Client_Cert: URI=spiffe://x/svc/admin\r\n"), _GET
+    ),
+    carried("caller-twice", "says so in two lines", _get(b"X-Forwarded-Client-Cert: URI=spiffe://x\r\n" * 2), _GET),
     either("connection-odd", "no token", _get(b"Connection: \x22x\x22, ;\r\n"), _GET),
     either("proxy-connection", "never was a header of HTTP", _get(b"Proxy-Connection: keep-alive\r\n"), _GET),
     # Upgrades: nothing is a tunnel before the back end has said 101

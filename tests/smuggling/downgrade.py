@@ -145,6 +145,22 @@ CASES: list[StreamCase] = [
     _trailers("h2-trailer-name", "another request, in the name", (b"x-a: b\r\n\r\nget /hidden http/1.1\r\nx", b"b")),
     _trailers("h2-trailer-upper", "upper case", (b"X-A", b"b")),
     # Sound ones
+    StreamCase(
+        name="h2-caller",
+        why="says who is calling",
+        fields=_fields((b"x-forwarded-client-cert", b"URI=spiffe://x/svc/admin"), method=b"GET"),
+        outcomes=_CARRIED,
+        seen=(_GET,),
+    ),
+    StreamCase(
+        name="h2-trailer-caller",
+        why="says who is calling, at the end",
+        fields=_fields(),
+        data=(b"hello",),
+        trailers=((b"x-forwarded-client-cert", b"URI=spiffe://x/svc/admin"),),
+        outcomes=_ANY,
+        seen=(_POST,),
+    ),
     StreamCase(name="h2-get", why="the plain case", fields=_fields(method=b"GET"), outcomes=_CARRIED, seen=(_GET,)),
     StreamCase(
         name="h2-post", why="with data", fields=_fields(), data=(b"hel", b"", b"lo"), outcomes=_CARRIED, seen=(_POST,)

@@ -25,13 +25,15 @@ from tests.smuggling.corpus import CORPUS
 from tests.smuggling.drive import Answer
 from tests.support.eventually import eventually
 from tests.support.http_client import HTTPClient, http_client
-from tests.support.mesh import HandMadeMesh, sni
+from tests.support.mesh import TRUST_DOMAIN, HandMadeMesh, sni
 from tests.support.nginx import Nginx
 from tests.support.python_server import PythonServer
 from tests.support.seeing import SeeingServer, Sight
 from tests.support.worker import WorkerProcess, running_worker
 
 _MARKER = Seen("GET", MARKER.decode())
+_CALLER = f"URI=spiffe://{TRUST_DOMAIN}/ns/default/dc/dc1/svc/web"
+"""The end of the element that the gateway appends, whatever a client has put before it."""
 
 
 @dataclass(slots=True)
@@ -145,9 +147,10 @@ def _check(one: Outcomes, forwarded: list[dict[str, Any]]) -> None:
     seen = [Seen(sight.method, sight.target, sight.body or b"") for sight in sights]
     whole = [record for record in forwarded if _completed(record)]
     told = f"status {answer.statuses or answer.received[:15]!r}, seen {seen}, forwarded {forwarded}"
-    assert _same(seen, [(record["method"], record["path"]) for record in whole]), f"not what the log says: {told}"
+    assert _as_seen(sights) == _as_logged(whole), f"{_as_seen(sights)} is not what the log says: {told}"
     for sight in sights:
         _same_path(sight)
+        assert sight.caller.endswith(_CALLER), f"not written by the gateway: {sight}"
     outcome = _outcome(case, seen)
     assert outcome in case.outcomes, f"{outcome}, not {' or '.join(one.value for one in case.outcomes)}: {told}"
     if isinstance(case, Case):
@@ -172,10 +175,13 @@ def _completed(record: dict[str, Any]) -> bool:
     return record["status"] not in (0, 400, 405, 503)
 
 
-def _same(seen: list[Seen], logged: list[tuple[str, str]]) -> bool:
-    """In any order: requests of one connection of HTTP/2 overtake each other. The log may leave out queries."""
-    paths = [(method, path.partition("?")[0]) for method, path in logged]
-    return sorted((one.method, one.target.partition("?")[0]) for one in seen) == sorted(paths)
+def _as_seen(sights: list[Sight]) -> list[tuple[str, str, str]]:
+    """In no order: requests of one connection of HTTP/2 overtake each other. The log leaves out queries."""
+    return sorted((sight.method, sight.target.partition("?")[0], sight.host) for sight in sights)
+
+
+def _as_logged(records: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
+    return sorted((record["method"], record["path"], record.get("authority", "")) for record in records)
 
 
 def _same_path(sight: Sight) -> None:

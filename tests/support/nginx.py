@@ -29,8 +29,9 @@ http {{
     large_client_header_buffers 8 128k;
     keepalive_requests 100000;
     log_format seen escape=json '{{"method":"$request_method","target":"$request_uri","path":"$opened",'
-        '"body":"$request_body","completed":"$request_completion","status":"$status"}}';
+        '"host":"$http_host","caller":"$http_x_forwarded_client_cert","body":"$request_body","completed":"$request_completion","status":"$status"}}';
     log_format unread escape=json '{{"method":"$request_method","target":"$request_uri","path":"$opened",'
+        '"host":"$http_host","caller":"$http_x_forwarded_client_cert",'
         '"completed":"$request_completion","status":"$status"}}';
     server {{
         listen 127.0.0.1:{port};

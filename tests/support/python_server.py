@@ -55,7 +55,14 @@ async def _serve(port: int, log: Path) -> None:
     with log.open("a", buffering=1) as seen:
 
         def tell(request: web.BaseRequest, body: bytes) -> None:
-            sight = {"method": request.method, "target": request.raw_path, "path": request.path, "status": "200"}
+            sight = {
+                "method": request.method,
+                "target": request.raw_path,
+                "path": request.path,
+                "host": ", ".join(request.headers.getall("Host", [])),
+                "caller": ", ".join(request.headers.getall("X-Forwarded-Client-Cert", [])),
+                "status": "200",
+            }
             seen.write(json.dumps({**sight, "body": body.decode("latin-1"), "completed": "OK"}) + "\n")
 
         async def answer(request: web.BaseRequest) -> web.StreamResponse:

@@ -19,6 +19,9 @@ class Sight:
     """What it would open: decoded, and in whatever form it brings paths into."""
     body: bytes | None
     """``None``: it did not look."""
+    host: str
+    caller: str
+    """``x-forwarded-client-cert``: what only the gateway writes."""
     complete: bool
     """Its end was seen, and it was not refused (400, 405)."""
 
@@ -54,6 +57,8 @@ def _sight(seen: dict[str, str]) -> Sight:
         method=seen["method"],
         target=seen["target"],
         path=seen["path"],
+        host=seen["host"],
+        caller=seen["caller"],
         body=None if body is None else body.encode("latin-1"),
         complete=seen["completed"] == "OK" and seen["status"] not in ("400", "405"),
     )
