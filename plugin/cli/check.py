@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from plugin.check import Finding, Report, check_gateway
 from plugin.cli.dns_option import dns_server_option, dns_servers
+from plugin.cli.seconds_option import seconds_option
 from plugin.settings import ConsulSettings
 
 EXIT_MISSING = 1
@@ -21,7 +22,7 @@ _MARKS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "missing": "[re
 @click.command()
 @click.option("--service", required=True, metavar="NAME", help="The gateway's service name.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-@click.option("--patience", type=click.FloatRange(0.1), default=10.0, show_default=True, metavar="SECONDS")
+@seconds_option("--patience", default=10.0, minimum=0.1)
 @dns_server_option
 def check(service: str, as_json: bool, patience: float, dns_server: tuple[str, ...]) -> int:
     """Look at everything a gateway needs, and say what is missing: ACL rules, certificates, files, registrations.

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from plugin.cli.link_output import EXIT_CODES, Planner, Showing, WaitFor, perform
+from plugin.cli.seconds_option import seconds_option
 from plugin.consul.client import ConsulClient
 from plugin.linking.edit import Refused
 from plugin.linking.plan import Plan, plan_link
@@ -42,7 +43,7 @@ WAIT_S = 30.0
     "--hcl", "as_hcl", is_flag=True, help="Print config entries as HCL and registration as JSON; write nothing."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@click.option("--wait", "wait_s", type=click.FloatRange(0), default=WAIT_S, show_default=True, metavar="SECONDS")
+@seconds_option("--wait", "wait_s", default=WAIT_S)
 @click.option("--no-wait", is_flag=True, help="Do not ask the gateway on this host whether it serves the service.")
 @click.option("--admin-address", default="", metavar="IP:PORT", help="Where the gateway's admin pages are.")
 @click.option("--runtime-dir", type=click.Path(path_type=Path), help="Where the gateway keeps its runtime files.")

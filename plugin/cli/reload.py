@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from plugin.cli.admin_client import find_directory
+from plugin.cli.seconds_option import seconds_option
 from plugin.reload.door import NotReloaded, knock
 from plugin.reload.messages import Request
 from plugin.reload.program import source_tree
@@ -21,12 +22,10 @@ _MARGIN_S = 60.0
 @click.command()
 @click.option("--service", default="", metavar="NAME", help="Service name or ID of the gateway, when several run here.")
 @click.option("--runtime-dir", type=click.Path(path_type=Path), help="Where the gateway keeps its runtime files.")
-@click.option(
+@seconds_option(
     "--timeout",
-    type=click.FloatRange(1),
     default=60.0,
-    show_default=True,
-    metavar="SECONDS",
+    minimum=1,
     help="How long the new generation may take to get ready.",
 )
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)

@@ -12,6 +12,7 @@ import click
 from plugin.addresses import HostPort, socket_path
 from plugin.admin.token import read_secret
 from plugin.cli.dns_option import dns_server_option, dns_servers
+from plugin.cli.seconds_option import seconds_option
 from plugin.errors import ConfigError
 from plugin.settings import ConsulSettings, GatewaySettings
 from proxy import logs
@@ -67,36 +68,24 @@ from proxy import logs
 )
 @click.option("--log-level", type=click.Choice(logs.LEVELS), default="info", show_default=True)
 @click.option("--log-format", type=click.Choice(logs.FORMATS), default="text", show_default=True)
-@click.option(
+@seconds_option(
     "--drain-delay",
-    type=click.FloatRange(0),
     default=5.0,
-    show_default=True,
-    metavar="SECONDS",
     help="After SIGTERM: how long new connections are still served while sidecars turn away.",
 )
-@click.option(
+@seconds_option(
     "--drain-timeout",
-    type=click.FloatRange(0),
     default=30.0,
-    show_default=True,
-    metavar="SECONDS",
     help="After that: how long live connections may go on.",
 )
-@click.option(
+@seconds_option(
     "--drain-window",
-    type=click.FloatRange(0),
     default=5.0,
-    show_default=True,
-    metavar="SECONDS",
     help="After that: those that are left are ended one by one over this time.",
 )
-@click.option(
+@seconds_option(
     "--handover-timeout",
-    type=click.FloatRange(0),
     default=3600.0,
-    show_default=True,
-    metavar="SECONDS",
     help="How long live connections may stay in workers that were replaced.",
 )
 @dns_server_option
@@ -120,12 +109,9 @@ from proxy import logs
     help="Beyond it, the oldest client that has not finished its handshake is ended; 0 is no limit. "
     "Default: 1000 for each worker.",
 )
-@click.option(
+@seconds_option(
     "--handshake-timeout",
-    type=click.FloatRange(0),
     default=10.0,
-    show_default=True,
-    metavar="SECONDS",
     help="For the whole TLS handshake with a client; 0 is no limit.",
 )
 @click.option(
@@ -135,11 +121,10 @@ from proxy import logs
     help="Kept for receivers that are slow; beyond it everybody is read in small pieces; 0 is no limit. "
     "Default: 64 MiB for each worker.",
 )
-@click.option(
+@seconds_option(
     "--max-state-age",
-    type=click.FloatRange(0),
     default=0.0,
-    metavar="SECONDS",
+    explained=True,
     help="Deny new connections when Consul has confirmed nothing for so long. Default: 0, never.",
 )
 @click.option(

@@ -8,6 +8,7 @@ import click
 
 from plugin.cli.link import WAIT_S
 from plugin.cli.link_output import EXIT_CODES, Showing, WaitFor, perform
+from plugin.cli.seconds_option import seconds_option
 from plugin.consul.client import ConsulClient
 from plugin.linking.edit import Refused
 from plugin.linking.plan import Plan, plan_unlink
@@ -26,7 +27,7 @@ from plugin.linking.writer import find
 @click.option("--purge", is_flag=True, help="Also remove the instances and intentions that `link` has written.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@click.option("--wait", "wait_s", type=click.FloatRange(0), default=WAIT_S, show_default=True, metavar="SECONDS")
+@seconds_option("--wait", "wait_s", default=WAIT_S)
 @click.option("--no-wait", is_flag=True, help="Do not ask the gateway on this host whether it has followed.")
 @click.option("--admin-address", default="", metavar="IP:PORT", help="Where the gateway's admin pages are.")
 @click.option("--runtime-dir", type=click.Path(path_type=Path), help="Where the gateway keeps its runtime files.")

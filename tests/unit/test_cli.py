@@ -142,6 +142,13 @@ def test_every_command_explains_itself(
     assert "Usage:" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "-0.1", "soon", "1e999"])
+@pytest.mark.parametrize("flag", ["--drain-delay", "--handshake-timeout", "--max-state-age", "--handover-timeout"])
+def test_seconds_are_a_finite_number(flag: str, value: str) -> None:
+    with pytest.raises(click.BadParameter, match=r"seconds|range|valid"):
+        settings(f"{flag}={value}")
+
+
 def test_a_mistyped_flag_is_a_usage_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert ended("run", "--adress", "x", monkeypatch=monkeypatch) == click.UsageError.exit_code
     assert "--adress" in capsys.readouterr().err
