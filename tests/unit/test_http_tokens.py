@@ -476,6 +476,8 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     remembered = verifier._verified
     assert 1 <= len(remembered) <= 3
     assert verifier._remembered == sum(map(len, remembered))
+    verifier.check(bearer(next(iter(remembered))), (), NOW_S + 10_000)
+    assert verifier._remembered == sum(map(len, remembered)), "what has expired is forgotten"
 
 
 def test_the_same_provider_is_the_same_verifier() -> None:

@@ -20,10 +20,11 @@ from proxy.rules import (
     Intention,
     Match,
     Permission,
+    TokenLocation,
     TokenProvider,
     TokenRequirement,
 )
-from tests.support.tokens import CLAIMS, NOW_S, provider, signed
+from tests.support.tokens import CLAIMS, NOW_S, jwk, provider, rsa_key, signed
 
 DOMAIN = "11111111-2222-3333-4444-555555555555.consul"
 LEAF = Leaf("", "", "spiffe://", "01", 0.0, 0.0)
@@ -207,6 +208,33 @@ def test_tokens_of_the_intention_and_of_the_permission_go_together() -> None:
     assert allowed.tokens is not None
     assert len(allowed.tokens.added) == 1
     assert isinstance(with_token(both, b"/admin", signed()), Refusal)
+
+
+def test_tokens_of_two_providers_in_one_request() -> None:
+    okta = provider(forward_header="x-okta")
+    auth0 = provider(
+        jwk(rsa_key("two")),
+        name="auth0",
+        issuer="https://other.example/",
+        forward_header="x-auth0",
+        locations=(TokenLocation(header="x-token"),),
+    )
+    step = Permission(ALLOW, tokens=(TokenRequirement("auth0"),))
+    both = policy(msgspec.structs.replace(layered(step), tokens=OKTA), providers=(okta, auth0))
+    first = (b"authorization", b"Bearer " + signed())
+    sooner = CLAIMS | {"iss": "https://other.example/", "exp": CLAIMS["exp"] - 5}
+    second = (b"x-token", signed(sooner, rsa_key("two")))
+    allowed = both.authorize_request(
+        WEB, "", RequestHead(b"GET", b"/", b"api", Version.HTTP_1_1, [first, second]), NOW_S
+    )
+    assert isinstance(allowed, Permit)
+    assert allowed.tokens is not None
+    assert allowed.tokens.removed == {b"authorization", b"x-token"}
+    assert {name for name, _ in allowed.tokens.added} == {b"x-okta", b"x-auth0"}
+    assert allowed.tokens.valid_until_s == sooner["exp"] + 30
+    for alone in (first, second):
+        head = RequestHead(b"GET", b"/", b"api", Version.HTTP_1_1, [alone])
+        assert isinstance(both.authorize_request(WEB, "", head, NOW_S), Refusal)
 
 
 def test_where_nobody_knows_the_keys() -> None:
