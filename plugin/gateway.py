@@ -8,6 +8,7 @@ from files and DNS it only names.
 from __future__ import annotations
 
 import asyncio
+import enum
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -19,7 +20,7 @@ from plugin.assemble.assembler import AssembledService, Assembler, Unserved, ass
 from plugin.assemble.endpoints import hostnames
 from plugin.assemble.intentions import decode_intentions, requirements_of
 from plugin.assemble.links import WILDCARD
-from plugin.assemble.token_providers import answered
+from plugin.assemble.token_providers import answered, token_providers
 from plugin.consul.api import AccessLogs
 from plugin.facts import Fact, MeshFacts, ServiceFacts
 from plugin.observe.store import Changes, FactStore
@@ -37,6 +38,15 @@ PATIENCE_S = 10.0
 """How long the first state waits for answers about single services before workers begin without them."""
 PATIENCE_AFTER_RESTORE_S = 0.5
 """The same when there is a saved state: what it lacks was not known before, either."""
+
+
+class _Shared(enum.Enum):
+    """What has become of the settings that all services share."""
+
+    SAME = enum.auto()
+    PROVIDERS = enum.auto()
+    """Token providers alone, new keys above all: no service is another one because of them."""
+    OTHER = enum.auto()
 
 
 class Publish(Protocol):
@@ -91,16 +101,16 @@ class Gateway:
 
     async def take(self, changes: Changes) -> None:
         """Publish everything that ``changes`` makes different."""
-        mesh_changed = changes.mesh and self._take_mesh()
+        shared = self._take_mesh() if changes.mesh else _Shared.SAME
         self._unlink(changes.removed)
         names = list(changes.updated)
-        if mesh_changed:
+        if shared is _Shared.OTHER:
             # What all services share is in all of them: names, default protocol, timeouts.
             names += [name for name in self._store.linked() if name not in changes.updated]
-        self._commit(self._assembled(names[:SLICE]) | changes.removed, mesh=mesh_changed)
+        self._commit_assembled(names[:SLICE], removed=changes.removed, mesh=shared is not _Shared.SAME)
         for start in range(SLICE, len(names), SLICE):
             await asyncio.sleep(0)
-            self._commit(self._assembled(names[start : start + SLICE]), mesh=False)
+            self._commit_assembled(names[start : start + SLICE])
         if not self._published.complete and self._settled():
             self._begin()
 
@@ -132,7 +142,7 @@ class Gateway:
                 what = f"whoever needs a token of the jwt-provider {provider.name} is refused"
                 yield f"{what}: {provider.problem}"
 
-    def _take_mesh(self) -> bool:
+    def _take_mesh(self) -> _Shared:
         """Whether the settings that all services share have changed."""
         self._published.linked = self._linked()
         if self._published.linked is not None and self._links_known_at_s is None:
@@ -147,14 +157,19 @@ class Gateway:
         self.mesh_warnings = assembled.warnings
         if isinstance(assembled.outcome, Unserved):
             self.mesh_problems = assembled.outcome.reasons
-            return False
+            return _Shared.SAME
         self.mesh_problems = ()
         # Services depend on settings that the mesh they are sent does not show (proxy-defaults).
         mesh = msgspec.structs.replace(assembled.outcome, stale=self._stale, max_state_age_s=self._max_state_age_s)
-        changed = mesh != self._published.mesh or not _same_values(facts, self._mesh_facts)
+        before, alike = self._published.mesh, _same_values(facts, self._mesh_facts)
         self._mesh_facts = facts
         self._published.mesh = mesh
-        return changed
+        if before is None or not alike:
+            return _Shared.OTHER
+        if mesh == before:
+            return _Shared.SAME
+        others = msgspec.structs.replace(mesh, token_providers=before.token_providers)
+        return _Shared.PROVIDERS if others == before else _Shared.OTHER
 
     def _linked(self) -> frozenset[ServiceName] | None:
         """``None`` while the links are not known; ``*`` alone says nothing before Consul has expanded it."""
@@ -217,6 +232,20 @@ class Gateway:
         if reasons and self._published.complete:
             kept = "goes on with its last good state" if name in self._published.services else "is not served"
             emit(logger, logging.WARNING, "service.problem", f"{name} {kept}: {'; '.join(reasons)}", service=str(name))
+
+    def _commit_assembled(
+        self, names: Iterable[ServiceName], *, removed: frozenset[ServiceName] = frozenset(), mesh: bool = False
+    ) -> None:
+        changed = self._assembled(names) | removed
+        self._commit(changed, mesh=self._take_wanted_providers() or mesh)
+
+    def _take_wanted_providers(self) -> bool:
+        """Intentions that name a provider go out together with it; all else about the mesh waits for its turn."""
+        mesh, facts = self._published.mesh, self._store.mesh_facts()
+        if mesh is None or facts.wanted_providers == frozenset(one.name for one in mesh.token_providers):
+            return False
+        self._published.mesh = msgspec.structs.replace(mesh, token_providers=token_providers(facts).providers)
+        return True
 
     def _commit(self, names: frozenset[ServiceName], *, mesh: bool) -> None:
         """Give the change a number and hand it out.

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 from collections.abc import AsyncIterator, Collection
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,7 @@ from plugin.consul.api import (
 from plugin.errors import ConsulForbidden
 from plugin.facts import ServiceFacts
 from plugin.gateway import Gateway
+from plugin.observe.needs import Needs
 from plugin.observe.store import FactStore
 from plugin.workers.published import Published
 from proxy.messages import Update
@@ -207,3 +210,61 @@ async def test_a_state_that_is_too_old_at_the_start_is_never_said_to_be_young(ri
     await eventually(lambda: rig.published.complete)
     assert rig.updates
     assert all(update.mesh is None or update.mesh.stale for update in rig.updates)
+
+
+KEYS = base64.b64encode(b'{"keys":[{"kty":"oct","k":"c3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3M"}]}').decode()
+OTHER_KEYS = base64.b64encode(b'{"keys":[{"kty":"oct","k":"dHR0dHR0dHR0dHR0dHR0dHR0dHR0dHR0dHR0dHR0dHQ"}]}').decode()
+
+
+def provider(keys: str) -> dict[str, Any]:
+    return {"Name": "okta", "JSONWebKeySet": {"Local": {"JWKS": keys}}}
+
+
+async def test_an_intention_and_the_provider_that_it_names_go_out_together(rig: Rig) -> None:
+    needs = Needs(rig.store)
+    rig.gateway._needs = needs.changed
+    await serving(rig, LinkedService(name="a"))
+    rig.store.providers.learned((provider(KEYS),))
+    await rig.settled()
+    rig.updates.clear()
+    needed = {"Providers": [{"Name": "okta"}]}
+    rig.store.intentions(A).learned((IntentionMatch(source_name="web", destination_name="a", jwt=needed),))
+    await eventually(lambda: rig.updates)
+    first = rig.updates[0]
+    assert [one.name for one in first.upserts] == [A]
+    assert first.mesh is not None
+    assert [bool(one.keys_json) for one in first.mesh.token_providers] == [True]
+
+
+async def test_new_keys_touch_no_service(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    await serving(rig, LinkedService(name="a"), LinkedService(name="b"))
+    rig.store.set_wanted_providers(frozenset({"okta"}))
+    rig.store.providers.learned((provider(KEYS),))
+    await eventually(lambda: rig.published.mesh and rig.published.mesh.token_providers)
+    await rig.settled()
+    rig.updates.clear()
+    assembled: list[ServiceName] = []
+    monkeypatch.setattr(rig.gateway, "_assemble", lambda name: assembled.append(name))
+    rig.store.providers.learned((provider(OTHER_KEYS),))
+    await eventually(lambda: rig.updates)
+    assert rig.updates[0].mesh is not None
+    assert assembled == []
+    # With anything else in the same breath they are assembled, whether the mesh shows it or not.
+    rig.store.providers.learned((provider(KEYS),))
+    rig.store.proxy_defaults.learned(ProxyDefaults(config={"protocol": "http"}))
+    await eventually(lambda: set(assembled) == {A, B})
+
+
+async def test_the_first_state_waits_for_the_providers_that_are_named(rig: Rig) -> None:
+    rig.gateway._needs = Needs(rig.store).changed
+    rig.learn_mesh()
+    rig.link(LinkedService(name="a"))
+    rig.learn(A)
+    needed = {"Providers": [{"Name": "okta"}]}
+    rig.store.intentions(A).learned((IntentionMatch(source_name="web", destination_name="a", jwt=needed),))
+    await eventually(lambda: A in rig.published.services)
+    await rig.settled()
+    assert not rig.published.complete
+    rig.store.providers.failed(ConsulForbidden("no right"))
+    await eventually(lambda: rig.published.complete)
+    assert any("okta" in text and "no right" in text for text in rig.gateway.warnings_of(A))
