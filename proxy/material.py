@@ -12,6 +12,7 @@ from OpenSSL import SSL, crypto
 
 from proxy.errors import MaterialError
 from proxy.openssl import lib
+from proxy.unreadable import UNREADABLE
 
 _PEM_MARK = "-----BEGIN CERTIFICATE-----"
 
@@ -47,7 +48,7 @@ def _subject(certificate: x509.Certificate) -> str:
     """It is read only now, and what is wrong with the certificate may be just that."""
     try:
         return certificate.subject.rfc4514_string()
-    except ValueError:
+    except UNREADABLE:
         return f"that with the serial number {certificate.serial_number:x}, whose subject cannot be read"
 
 

@@ -21,6 +21,7 @@ from proxy.material import certificates_from_pem, explain, present, trust
 from proxy.model import Leaf, Mesh, UpstreamTLS
 from proxy.openssl import der_of, ffi, lib
 from proxy.tls import ServerSession, UpstreamSession
+from proxy.unreadable import UNREADABLE
 
 _SSL_MODE_NO_AUTO_CHAIN = 0x8  # openssl/ssl.h; the binding does not name it
 _ALERT_UNRECOGNIZED_NAME = 112  # RFC 6066 section 3
@@ -46,10 +47,6 @@ _NO_ANCHOR = frozenset(
     )
 )
 """What OpenSSL finds wrong with a chain that ends in nothing it trusts."""
-
-
-_UNREADABLE = (ValueError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
-"""What reading the names of a certificate raises."""
 
 
 _ISSUES = "the certificate may issue others (CA, keyCertSign or cRLSign): it is an authority's, and no service's"
@@ -194,7 +191,7 @@ class FrontContext:
         try:
             session.uris, issues = _uris(session.leaf_der)
             session.objection = _ISSUES if issues else self._object_to(session.server_name, session.uris)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             session.objection = f"the certificate's names cannot be read: {error}"
         if session.objection:
             lib.X509_STORE_CTX_set_error(store, lib.X509_V_ERR_APPLICATION_VERIFICATION)

@@ -12,12 +12,10 @@ from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identit
 
 from proxy.errors import UpstreamError
 from proxy.model import CloseReason
+from proxy.unreadable import UNREADABLE
 
 _NAMES_TOLD = 20
 """Of a certificate with hundreds of names; a line of the log is to stay readable."""
-
-_UNREADABLE = (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
-"""What reading a certificate raises that OpenSSL took."""
 
 
 def check_name(certificate: x509.Certificate, expected: str) -> None:
@@ -32,7 +30,7 @@ def check_name(certificate: x509.Certificate, expected: str) -> None:
         try:
             wanted = IPAddress_ID(expected) if is_ip_address(expected) else DNS_ID(expected)
             verify_service_identity(extract_patterns(certificate), obligatory_ids=[wanted], optional_ids=[])
-        except (VerificationError, CertificateError, *_UNREADABLE):
+        except (VerificationError, CertificateError, *UNREADABLE):
             pass
         else:
             return
@@ -54,7 +52,7 @@ def _presented(certificate: x509.Certificate) -> str:
         return ", ".join(names[:_NAMES_TOLD]) + more
     try:
         common_names = [str(one.value) for one in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-    except _UNREADABLE:
+    except UNREADABLE:
         common_names = []
     ignored = f" (its common name {common_names[0]!r} does not count, RFC 9525)" if common_names else ""
     return f"no subject alternative name{ignored}"
@@ -63,7 +61,7 @@ def _presented(certificate: x509.Certificate) -> str:
 def _san_texts(certificate: x509.Certificate) -> list[str]:
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, *_UNREADABLE):
+    except (x509.ExtensionNotFound, *UNREADABLE):
         return []
     return [str(getattr(name, "value", "")) for name in names]
 

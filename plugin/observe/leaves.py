@@ -17,6 +17,16 @@ from plugin.errors import ConsulUnavailable
 from proxy.identity import IdentityError, parse_spiffe_id
 from proxy.model import Leaf
 
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What reading a certificate and its extensions raises."""
+
 RENEW_FROM = 0.60
 RENEW_UNTIL = 0.75
 """The part of a leaf's life in which the gateway first asks for the next one."""
@@ -59,7 +69,7 @@ def convert(answer: LeafCertificate, *, index: int, now_s: float) -> KnownLeaf:
         uris = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(
             x509.UniformResourceIdentifier
         )
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
+    except (x509.ExtensionNotFound, *_UNREADABLE) as error:
         # The text of the error is left out: it may quote what was parsed.
         raise _unusable(answer, f"it cannot be read ({type(error).__name__})") from None
     if uris != [answer.service_uri]:
@@ -110,13 +120,13 @@ def _in_chain_order(certificates: list[x509.Certificate]) -> list[x509.Certifica
 def _subject_key(certificate: x509.Certificate) -> bytes:
     try:
         return certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
-    except x509.ExtensionNotFound:
+    except (x509.ExtensionNotFound, *_UNREADABLE):
         return b""
 
 
 def _authority_key(certificate: x509.Certificate) -> bytes:
     try:
         extension = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
-    except x509.ExtensionNotFound:
+    except (x509.ExtensionNotFound, *_UNREADABLE):
         return b""
     return extension.value.key_identifier or b""

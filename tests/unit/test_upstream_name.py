@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 from plugin.dev.pki import Authority
 from proxy.errors import UpstreamError
@@ -93,3 +94,12 @@ def test_names_that_cannot_be_read_are_no_match(names: bytes) -> None:
     for expected in ("db.example", "10.0.0.9", "spiffe://partner/api"):
         with pytest.raises(UpstreamError, match="no subject alternative name"):
             check_name(odd, expected)
+
+
+def test_a_subject_that_cannot_be_read_is_not_told() -> None:
+    named = Wanted(subject=x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "some service")]))
+    der = crafted.issue(Issuer.of(PARTNER), named, crafted.key_of()).public_bytes(crafted.DER)
+    bit_string = der.replace(b"\x0c\x0csome service", b"\x03\x0c\x00ome service")
+    assert bit_string != der
+    with pytest.raises(UpstreamError, match=r"no subject alternative name$"):
+        check_name(x509.load_der_x509_certificate(bit_string), "db.example")
