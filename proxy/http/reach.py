@@ -225,17 +225,20 @@ class Dial:
         waiting, self._waiting = self._waiting, []
         if isinstance(error, Cancelled):
             return
-        if error is not None:
-            for search in waiting:
-                search.broken(error)
-            return
         member = None
-        reached = self._opened[1] if self._opened is not None else None
-        learn(self._target, reached, self._failures, self._report())
-        if self._opened is not None:
-            member = self._joined(*self._opened)
+        if error is None:
+            reached = self._opened[1] if self._opened is not None else None
+            learn(self._target, reached, self._failures, self._report())
+            try:
+                member = self._joined(*self._opened) if self._opened is not None else None
+            except Exception as mistake:  # noqa: BLE001 - the supervisor of what several requests wait for
+                error = mistake
         for search in waiting:
-            if not search.over:
+            if search.over:
+                continue
+            if error is not None:
+                search.broken(error)
+            else:
                 search.dialled(self._chosen, member, self._failures)
 
     def _joined(self, channel: Channel, endpoint: Endpoint) -> Member:
@@ -244,12 +247,18 @@ class Dial:
             target.tls is self._target.tls and target.keepalive == self._target.keepalive
             for target in state.targets.values()
         )
-        return self._pool.add(
-            self._target,
-            endpoint,
-            lambda member: open_client(plane.wire(channel), member, state.service),
-            current=current,
-        )
+        try:
+            return self._pool.add(
+                self._target,
+                endpoint,
+                lambda member: open_client(plane.wire(channel), member, state.service),
+                current=current,
+            )
+        except BaseException:
+            # Nobody else knows of this socket.
+            plane.poller.forget(channel.fd)
+            channel.close(reset=True)
+            raise
 
     def _report(self) -> Report:
         plane, service = self._plane, str(self._state.service.name)

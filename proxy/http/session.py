@@ -145,7 +145,10 @@ class HTTPSession:
     def ended(self, exchange: Exchange) -> None:
         self._live.discard(exchange)
         self._idle_since_s = self.plane.loop.time()
-        self.plane.request_ended(self, exchange)
+        try:
+            self.plane.request_ended(self, exchange)
+        except Exception as error:  # noqa: BLE001 - what is wrong with a line of the log is no concern of a request
+            self.report(error)
 
     def report(self, error: BaseException | bool) -> None:
         self._carrier.report(error)
