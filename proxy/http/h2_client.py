@@ -8,7 +8,7 @@ from proxy.errors import UpstreamError
 from proxy.http import h2_frames as frames
 from proxy.http import h2_heads as heads
 from proxy.http.errors import BadResponse
-from proxy.http.h2_connection import CONNECTION_WINDOW, STREAM_WINDOW, Multiplexer
+from proxy.http.h2_connection import CONNECTION_WINDOW, FIRST_WINDOW, STREAM_WINDOW, Multiplexer
 from proxy.http.h2_engine import Meaning
 from proxy.http.h2_frames import LARGEST_WINDOW
 from proxy.http.h2_heads import Malformed
@@ -72,14 +72,19 @@ class H2Client(Multiplexer[H2Request]):
         wire: Wire,
         events: ClientEvents,
         *,
+        first_window: int = FIRST_WINDOW,
         window: int = STREAM_WINDOW,
         connection_window: int = CONNECTION_WINDOW,
     ) -> None:
-        """:param window: bytes of a response's body that may wait here."""
+        """
+        :param first_window: bytes of a response's body that may wait here when it begins; ``window``: what that may
+            grow to.
+        """
         super().__init__(
             wire,
             client=True,
             longest_head=MOST_RESPONSE_HEAD,
+            first_window=first_window,
             window=window,
             connection_window=connection_window,
             most_streams=_FIRST_STREAMS,

@@ -23,8 +23,10 @@ from proxy.http.h2_receiver import Receiver
 from proxy.http.h2_stream import Stream
 from proxy.http.wire import Wire
 
+FIRST_WINDOW = 64 * 1024
+"""Bytes of one body that may wait here before anybody has taken some of it."""
 STREAM_WINDOW = 1024 * 1024
-"""Bytes of one body that may wait here for a slow receiver."""
+"""What that may grow to while they are taken as they come."""
 CONNECTION_WINDOW = 16 * 1024 * 1024
 """Bytes of all bodies together: so many streams have to stand still before they stop the others."""
 _UPDATED_EACH = 4 * 1024
@@ -48,12 +50,15 @@ class Multiplexer(Receiver, Generic[AnyStream]):
         *,
         client: bool,
         longest_head: int,
+        first_window: int,
         window: int,
         connection_window: int,
         most_streams: int,
     ) -> None:
         """:param connection_window: of all streams together, in bytes. Others: see :class:`Receiver`."""
-        super().__init__(wire, client=client, longest_head=longest_head, window=window)
+        super().__init__(
+            wire, client=client, longest_head=longest_head, window=min(first_window, window), largest_window=window
+        )
         self.streams: dict[int, AnyStream] = {}
         self._connection_window = connection_window
         self._most_streams = most_streams
@@ -185,6 +190,13 @@ class Multiplexer(Receiver, Generic[AnyStream]):
 
     def wait_for_room(self, stream: Stream) -> None:
         self._waiting[stream.number] = self.streams[stream.number]
+
+    def hold(self, change: int) -> None:
+        self.wire.hold(change)
+
+    def give_back(self, number: int, length: int) -> None:
+        """To the peer's windows; ``number`` is 0 where only the connection goes on."""
+        self.engine.give_back(number, length, grow=not self.wire.short)
 
     def send_data(self, number: int, data: memoryview, *, end: bool) -> None:
         """For which there is room. Who is sent much has much to say about windows, and measures the way to us."""

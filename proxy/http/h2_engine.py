@@ -66,9 +66,13 @@ class CompressionError(ProtocolError):
 class Engine(H2Connection):
     MAX_CLOSED_STREAMS = 256
 
-    def __init__(self, *, client: bool, window: int, longest_list: int, emit: Callable[[bytes], None]) -> None:
-        """``window``: of each stream, in bytes. ``longest_list``: of a decoded list of headers, where the connection
-        ends. ``emit`` gets what is to be sent, in order.
+    def __init__(
+        self, *, client: bool, window: int, largest_window: int, longest_list: int, emit: Callable[[bytes], None]
+    ) -> None:
+        """
+        :param window: of each stream when it begins, in bytes; ``largest_window``: what it may grow to.
+        :param longest_list: of a decoded list of headers, in bytes; with a longer one the connection ends.
+        :param emit: gets what is to be sent, in order.
         """
         super().__init__(
             H2Configuration(
@@ -81,6 +85,7 @@ class Engine(H2Connection):
             )
         )
         self._emit = emit
+        self._largest_window = largest_window
         self.decoder = self._lists = HeaderDecoder()
         self.encoder = HeaderEncoder()
         self.local_settings = Settings(
@@ -200,19 +205,27 @@ class Engine(H2Connection):
         self._inbound_flow_control_window_manager.window_consumed(length)
         self.give_back(0, length)
 
-    def give_back(self, stream_id: int, length: int) -> None:
+    def give_back(self, stream_id: int, length: int, *, grow: bool = False) -> None:
         """So many bytes have been taken by the other side; the peer may send as many more. Updates are sent when they
         are worth a frame.
 
         :param stream_id: 0 where only the connection goes on.
+        :param grow: the stream's window may become twice as large.
         """
         increment = self._inbound_flow_control_window_manager.process_bytes(length)
         if increment:
             self._emit(window_update(0, increment))
-        if stream_id and (stream := self.streams.get(stream_id)) is not None:
-            increment = stream._inbound_window_manager.process_bytes(length)
-            if increment:
-                self._emit(window_update(stream_id, increment))
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            return
+        window = stream._inbound_window_manager
+        increment = window.process_bytes(length)
+        if increment:
+            more = min(window.max_window_size, self._largest_window - window.max_window_size) if grow else 0
+            if more > 0:
+                window.window_opened(more)
+                increment += more
+            self._emit(window_update(stream_id, increment))
 
     def unsent(self, stream_id: int) -> int:
         """Bytes that the peer may still send on a stream, without knowing that it has ended here."""

@@ -31,15 +31,21 @@ class Receiver:
     HANDLERS: ClassVar[dict[int, Handler]] = {}
     """By kind of frame: what is called with its flags, its stream and its payload."""
 
-    def __init__(self, wire: Wire, *, client: bool, longest_head: int, window: int) -> None:
+    def __init__(self, wire: Wire, *, client: bool, longest_head: int, window: int, largest_window: int) -> None:
         """
         :param client: we are the client.
         :param longest_head: bytes of names and values of a message, and half of those of the list that they come in.
-        :param window: of each stream, in bytes.
+        :param window: of each stream when it begins, in bytes; ``largest_window``: what it may grow to.
         """
         self.wire = wire
         self.longest_head = longest_head
-        self.engine = Engine(client=client, window=window, longest_list=2 * longest_head, emit=self.emit)
+        self.engine = Engine(
+            client=client,
+            window=window,
+            largest_window=largest_window,
+            longest_list=2 * longest_head,
+            emit=self.emit,
+        )
         self.now_s = wire.loop.time
         self.budgets = Budgets(self.now_s())
         self.open_requests = 0

@@ -10,7 +10,14 @@ from proxy.errors import PeerError
 from proxy.http import h2_frames as frames
 from proxy.http import h2_heads as heads
 from proxy.http.errors import BadRequest
-from proxy.http.h2_connection import CONNECTION_WINDOW, HEAD_TIMEOUT_S, IDLE_TIMEOUT_S, STREAM_WINDOW, Multiplexer
+from proxy.http.h2_connection import (
+    CONNECTION_WINDOW,
+    FIRST_WINDOW,
+    HEAD_TIMEOUT_S,
+    IDLE_TIMEOUT_S,
+    STREAM_WINDOW,
+    Multiplexer,
+)
 from proxy.http.h2_frames import LARGEST_WINDOW
 from proxy.http.h2_heads import Malformed
 from proxy.http.h2_limits import Flood, FloodError
@@ -106,6 +113,7 @@ class H2Server(Multiplexer[H2Stream]):
         events: ServerEvents,
         *,
         max_head_bytes: int = 60 * 1024,
+        first_window: int = FIRST_WINDOW,
         window: int = STREAM_WINDOW,
         connection_window: int = CONNECTION_WINDOW,
         head_timeout_s: float = HEAD_TIMEOUT_S,
@@ -113,7 +121,8 @@ class H2Server(Multiplexer[H2Stream]):
     ) -> None:
         """
         :param max_head_bytes: of a request: names and values together.
-        :param window: bytes of a request's body that may wait here.
+        :param first_window: bytes of a request's body that may wait here when it begins; ``window``: what that may
+            grow to.
         :param head_timeout_s: for the preface, and for each head from its first frame to its last, twice as much at
             most; and for the client to take notice of a drain.
         :param idle_timeout_s: without a request; 0 means never.
@@ -122,6 +131,7 @@ class H2Server(Multiplexer[H2Stream]):
             wire,
             client=False,
             longest_head=max_head_bytes,
+            first_window=first_window,
             window=window,
             connection_window=connection_window,
             most_streams=MOST_STREAMS,

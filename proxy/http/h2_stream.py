@@ -27,6 +27,11 @@ class Streams(Protocol):
 
     def send_data(self, number: int, data: memoryview, *, end: bool) -> None: ...
 
+    def hold(self, change: int) -> None:
+        """So many bytes more, or less, are kept by a stream."""
+
+    def give_back(self, number: int, length: int) -> None: ...
+
     def wait_for_room(self, stream: Stream) -> None:
         """:meth:`Stream.pump` is called when there may be room."""
 
@@ -44,6 +49,7 @@ class Stream:
         "_connection",
         "_held",
         "_held_end",
+        "_kept",
         "_owed",
         "_paused",
         "_queue",
@@ -78,6 +84,8 @@ class Stream:
         self._held: deque[bytes] = deque()
         self._held_end: Headers | None = None
         self._queue: deque[memoryview] = deque()
+        self._kept = 0
+        """Bytes of what is held, either way."""
         self._trailers: Headers | None = None
         """The end that waits behind the queue."""
         self._wants_room = False
@@ -106,6 +114,7 @@ class Stream:
         self._owed += length
         if data and (self._paused or self._held):
             self._held.append(bytes(data))
+            self._keep(len(data))
         elif data:
             self.on_data(data)
         if not self._paused and not self._held:
@@ -147,7 +156,9 @@ class Stream:
     def _release(self) -> None:
         self._releasing = False
         while self._held and not self._paused and not self.done:
-            self.on_data(self._held.popleft())
+            data = self._held.popleft()
+            self._keep(-len(data))
+            self.on_data(data)
         if self._paused or self.done:
             return
         self._give_back()
@@ -158,7 +169,11 @@ class Stream:
     def _give_back(self) -> None:
         if self._owed and not self.done:
             owed, self._owed = self._owed, 0
-            self._connection.engine.give_back(0 if self.heard_end else self.number, owed)
+            self._connection.give_back(0 if self.heard_end else self.number, owed)
+
+    def _keep(self, change: int) -> None:
+        self._kept += change
+        self._connection.hold(change)
 
     # --- sending --------------------------------------------------------------------------------------------------
 
@@ -168,6 +183,7 @@ class Stream:
         sent = 0 if self._queue else self._write(data if isinstance(data, memoryview) else memoryview(data))
         if sent < len(data) and not self.done:
             self._queue.append(memoryview(bytes(data[sent:] if sent else data)))
+            self._keep(len(data) - sent)
         if self._queue or self._connection.congested:
             self._wants_room = True
             self._connection.wait_for_room(self)
@@ -188,23 +204,28 @@ class Stream:
 
     def pump(self, most: int) -> bool:
         """Send what waits, at most so many bytes; true when it has to wait longer."""
-        while self._queue and most > 0 and not self.done:
+        while self._queue and most > 0:
             piece = self._queue[0]
             sent = self._write(piece[:most])
+            if not sent:
+                return True
+            if not self._queue:
+                break  # with that the stream has ended
             most -= sent
+            self._keep(-sent)
             if sent == len(piece):
                 self._queue.popleft()
-            elif sent:
-                self._queue[0] = piece[sent:]
             else:
-                return True
+                self._queue[0] = piece[sent:]
         if self.done:
             return False
         if self._queue:
             return True
         if self._trailers is not None:
-            self._write_end()
-        elif self._wants_room and not self._connection.congested:
+            if not self.said_end:  # the last byte may have said it
+                self._write_end()
+            return False
+        if self._wants_room and not self._connection.congested:
             self._wants_room = False
             self.on_room()
         return self._wants_room and not self.done
@@ -258,6 +279,8 @@ class Stream:
         self.done = True
         self._queue.clear()
         self._held.clear()
+        if self._kept:
+            self._keep(-self._kept)
         owed, self._owed = self._owed, 0
         if owed:
-            self._connection.engine.give_back(0, owed)
+            self._connection.give_back(0, owed)

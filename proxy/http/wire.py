@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Protocol
 
-from proxy.channel import END, Buffers, Channel
+from proxy.channel import END, READ_SIZE, Buffers, Channel
 from proxy.errors import PeerError, UpstreamError
 from proxy.http.message import Data
 from proxy.poller import Callback, Poller
@@ -237,6 +237,15 @@ class Wire:
     def waiting(self) -> int:
         """Bytes that the peer has not taken; once the wire has failed nobody will."""
         return 0 if self.closed or self._failure is not None else self._queued + self._channel.waiting
+
+    def hold(self, change: int) -> None:
+        """So many bytes more, or less, are kept by the owner for whoever is slow to take them."""
+        self._buffers.stall(change)
+
+    @property
+    def short(self) -> bool:
+        """The worker keeps as much for the slow as it should."""
+        return self._buffers.largest_read < READ_SIZE
 
     def mark(self) -> None:
         """See ``untouched``; what was written before may not have left either, then it stays false."""

@@ -34,9 +34,9 @@ class Silent:
 class Bench:
     """One worker's loop, buffers and wires."""
 
-    def __init__(self) -> None:
+    def __init__(self, stalled_limit: int = 0) -> None:
         self.poller = Poller()
-        self.buffers = Buffers()
+        self.buffers = Buffers(stalled_limit)
         self.turn = Turn(self.poller.loop)
         self._sockets: list[socket.socket] = []
         self._wires: list[Wire] = []

@@ -41,6 +41,8 @@ class MemoryWire:
         self.untouched = False
         self.bytes_received = 0
         self.waiting = 0
+        self.held = 0
+        self.short = False
         self._reading = False
         self._unread: list[bytes] = []
 
@@ -81,6 +83,10 @@ class MemoryWire:
 
     def after(self, delay_s: float, callback: Callable[[], object]) -> _Timer:
         return _Timer()
+
+    def hold(self, change: int) -> None:
+        self.held += change
+        assert self.held >= 0
 
     def mark(self) -> None:
         pass

@@ -26,8 +26,8 @@ STREAMED = ResponseHead(status=200, length=UNKNOWN_LENGTH)
 class Sides:
     """A server's connection and the library as its client."""
 
-    def __init__(self, *, small: bool = False, **options: int) -> None:
-        self.bench = Bench()
+    def __init__(self, *, small: bool = False, stalled_limit: int = 0, **options: int) -> None:
+        self.bench = Bench(stalled_limit)
         self.session = Session()
         self.wire, connected = self.bench.pair(small=small)
         self.server = H2Server(self.wire, self.session, **options)
@@ -70,7 +70,7 @@ def bench_of() -> Iterator[list[Bench]]:
 
 
 def test_a_slow_service_stops_its_own_request_and_no_other(bench_of: list[Bench]) -> None:
-    sides = Sides(window=100_000, connection_window=1_000_000).start()
+    sides = Sides(first_window=100_000, connection_window=1_000_000).start()
     bench_of.append(sides.bench)
     slow = sides.request(1, POST, end=False)
     slow.incoming.pause()
@@ -92,7 +92,7 @@ def test_a_slow_service_stops_its_own_request_and_no_other(bench_of: list[Bench]
 
 
 def test_what_is_held_when_a_stream_ends_opens_the_window_of_the_connection(bench_of: list[Bench]) -> None:
-    sides = Sides(window=100_000, connection_window=150_000).start()
+    sides = Sides(first_window=100_000, connection_window=150_000).start()
     bench_of.append(sides.bench)
     for stream in range(1, 11, 2):
         slow = sides.request(stream, POST, end=False)
@@ -102,6 +102,57 @@ def test_what_is_held_when_a_stream_ends_opens_the_window_of_the_connection(benc
         sides.peer.settle()
         slow.incoming.reset(CloseReason.INTERNAL, "")
         sides.peer.settle()
+
+
+def test_a_window_grows_while_what_comes_is_taken(bench_of: list[Bench]) -> None:
+    sides = Sides(window=400_000).start()
+    bench_of.append(sides.bench)
+    protocol = sides.peer.protocol
+    exchange = sides.request(1, POST, end=False)
+    windows = [protocol.local_flow_control_window(1)]
+    for _ in range(30):
+        sides.upload(1, 30_000)
+        sides.peer.settle(5)
+        windows.append(protocol.local_flow_control_window(1))
+    assert windows[0] == 64 * 1024
+    assert 200_000 < max(windows) <= 400_000
+    assert len(exchange.body) == 900_000
+
+
+def test_a_window_does_not_grow_while_the_worker_keeps_enough(bench_of: list[Bench]) -> None:
+    sides = Sides(stalled_limit=1).start()
+    bench_of.append(sides.bench)
+    sides.bench.buffers.stall(1)
+    exchange = sides.request(1, POST, end=False)
+    for _ in range(10):
+        sides.upload(1, 30_000)
+        sides.peer.settle(5)
+        assert sides.peer.protocol.local_flow_control_window(1) <= 64 * 1024
+    assert len(exchange.body) == 300_000
+
+
+def test_what_is_kept_is_counted_as_long_as_it_is_kept(bench_of: list[Bench]) -> None:
+    sides = Sides().start(window=10_000)
+    bench_of.append(sides.bench)
+    sides.peer.acknowledge = False
+    kept = sides.bench.buffers
+    slow = sides.request(1, POST, end=False)
+    slow.incoming.pause()
+    sides.upload(1, 5_000)
+    sides.peer.settle(5)
+    assert kept.stalled == 5_000
+    slow.incoming.respond(STREAMED, end=False)
+    slow.incoming.send(bytes(30_000))
+    sides.peer.settle(5)
+    assert kept.stalled == 25_000
+    slow.incoming.resume()
+    sides.peer.until(lambda: len(slow.body) == 5_000)
+    assert kept.stalled == 20_000
+    sides.peer.protocol.increment_flow_control_window(15_000, 1)
+    sides.peer.flush()
+    sides.peer.until(lambda: kept.stalled == 5_000)
+    slow.incoming.reset(CloseReason.INTERNAL, "")
+    assert kept.stalled == 0
 
 
 def test_an_end_waits_for_what_was_held_before_it(bench_of: list[Bench]) -> None:
@@ -258,7 +309,7 @@ def test_a_slow_client_stops_an_external_service(bench_of: list[Bench]) -> None:
     bench = Bench()
     bench_of.append(bench)
     wire, connected = bench.pair()
-    client = H2Client(wire, Pool(), window=100_000, connection_window=300_000)
+    client = H2Client(wire, Pool(), first_window=100_000, connection_window=300_000)
     peer = Peer(bench, connected, client=False)
     client.start()
     peer.start()
@@ -314,6 +365,10 @@ def test_a_narrow_window_of_an_external_service(bench_of: list[Bench]) -> None:
     request.finish([])
     peer.expect(StreamEnded)
     assert peer.body(1) == b"x" * 5_000 + b"y" * 4_000
+    peer.protocol.send_headers(1, OK, end_stream=True)
+    peer.flush()
+    peer.until(lambda: answer.over)
+    assert client.available
 
 
 def stream_of_bytes() -> bytes:

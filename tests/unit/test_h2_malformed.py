@@ -303,7 +303,7 @@ def test_a_window_of_a_stream_that_overflows_ends_the_stream(raw: RawSides) -> N
 
 
 def test_more_than_the_window_ends_the_connection() -> None:
-    raw = RawSides(window=20_000, connection_window=70_000)
+    raw = RawSides(first_window=20_000, connection_window=70_000)
     raw.request(1, end=False).incoming.pause()
     raw.peer.send(DataFrame(1, bytes(16_000)), DataFrame(1, bytes(4_001)))
     assert raw.last_word().error_code == ErrorCodes.FLOW_CONTROL_ERROR

@@ -214,7 +214,7 @@ def test_what_is_announced(sides: Sides) -> None:
     sides.peer.settle()
     assert {code: change.new_value for code, change in settings.items()} == {
         SettingCodes.MAX_CONCURRENT_STREAMS: 100,
-        SettingCodes.INITIAL_WINDOW_SIZE: 1024 * 1024,
+        SettingCodes.INITIAL_WINDOW_SIZE: 64 * 1024,
         SettingCodes.MAX_HEADER_LIST_SIZE: 8_192,
     }
     assert sides.peer.protocol.outbound_flow_control_window == 16 * 1024 * 1024
