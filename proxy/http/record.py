@@ -70,6 +70,10 @@ def refused(worker: int, session: HTTPSession, status: int, what: str, wall_s: f
         server_name=life.server_name,
         source=life.spiffe_id,
         tls=life.tls_version,
+        # Of its body: none is read.
+        bytes_received=0,
+        bytes_sent=0,
+        duration_ms=0.0,
         detail=what,
         status=status,
         flags="DPE",

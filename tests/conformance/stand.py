@@ -31,7 +31,7 @@ REFUSED = "refused"
 """However it was: an alert, a reset, an end without a byte. The two gateways refuse differently."""
 
 _QUIET_S = 1.0
-_CHANGING = frozenset({"last_updated", "version_info"})
+_CHANGING = frozenset({"last_updated", "version_info", "last_update_attempt"})
 _NAME_LENGTH = 6
 _numbers = itertools.count(1)
 
