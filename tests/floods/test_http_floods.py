@@ -19,13 +19,14 @@ from tests.support.mesh import TRUST_DOMAIN, HandMadeMesh
 from tests.support.worker import WorkerProcess
 
 _LARGE = bytes(1_000_000)
-_KEPT_S = 1.0
-"""The service ends idle connections itself, soon: those that the gateway keeps for later are not left behind."""
+_KEPT_S = 5.0
+"""The service ends idle connections itself, soon: those that the gateway keeps for later are not left behind. Not
+sooner, or a legitimate POST meets that end and is lost, as it would be with any gateway (:mod:`proxy.http.pool`)."""
 
 FLOODS = [
-    Flood("slow_heads+slow_bodies+slow_chunks+kept_alive", 150, 1_000, 2.0, "client_reset"),
-    Flood("pipelines+huge_heads", 20, 60, 2.0, "bad_request"),
-    Flood("rapid_resets+provoked_resets+closed_windows", 8, 60, 2.0, "flood"),
+    Flood("slow_heads+slow_bodies+slow_chunks+huge_heads+kept_alive", 100, 1_000, 2.0, "client_reset"),
+    # Every request that is taken back has its line.
+    Flood("pipelines+rapid_resets+provoked_resets+closed_windows", 8, 60, 2.0, "flood", lines=100_000),
     Flood("continuations+header_bombs+pings", 8, 60, reason="flood"),
 ]
 
