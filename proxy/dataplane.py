@@ -229,6 +229,10 @@ class DataPlane:
                 elif isinstance(decision, Refusal):
                     carrier.close(CloseReason.REVOKED, decision.sentence)
                     revoked += 1
+                elif state.service.http is not None:
+                    # What it carries is seen by nobody who decides about requests, or says who makes them.
+                    carrier.close(CloseReason.REVOKED, f"{name} is carried request by request from now on")
+                    revoked += 1
         return revoked
 
     def _end_service(self, name: ServiceName) -> None:

@@ -8,7 +8,7 @@ from plugin.dev.gateway import Gateway
 from tests.conformance import http_two as two
 from tests.conformance.case import Observation, conformance
 from tests.conformance.http_mirror import Exchange, Mirror, TwoExchange
-from tests.conformance.http_one import ENDED, connected, request, said
+from tests.conformance.http_one import ENDED, OneConnection, connected, request, said
 from tests.conformance.http_stand import answered, http, mirrored, permit
 from tests.conformance.stand import Stand
 from tests.support.eventually import eventually
@@ -213,3 +213,38 @@ async def named_by_status(stand: Stand, text: str, service: str = "db") -> bool:
         return False
     shown = (await stand.gateway.status())["services"]
     return any(text in warning for one in shown if one["name"] == stand.named(service) for warning in one["warnings"])
+
+
+# --- a change of protocol ------------------------------------------------------------------------------------
+
+
+@conformance(
+    TOPIC,
+    "A service turns from tcp to http: here no connection goes on that nobody decides about request by request",
+    envoy={"before": "raw", "new": "by request", "live": "goes on raw"},
+    ours={"before": "raw", "new": "by request", "live": ENDED},
+    decision="037",
+)
+async def test_protocol(stand: Stand) -> Observation:
+    mirror = await mirrored(stand, protocol="tcp")
+    async with connected(stand) as live:
+        before = await _carriage(live, mirror)
+        await stand.config("service-defaults", "db", Protocol="http")
+
+        async def by_request() -> bool:
+            async with connected(stand) as connection:
+                return await _carriage(connection, mirror) == "by request"
+
+        await eventually(by_request, 60.0, what="new connections are carried by request")
+        await stand.settled()
+        try:
+            after = f"goes on {await _carriage(live, mirror)}"
+        except (Refused, OSError):
+            after = ENDED
+    return {"before": before, "new": "by request", "live": after}
+
+
+async def _carriage(connection: OneConnection, mirror: Mirror) -> str:
+    """``raw`` when the external service sees what the client wrote, letter for letter."""
+    await connection.ask(request("GET /carriage HTTP/1.1"))
+    return "raw" if "Host" in mirror.last("/carriage").names else "by request"
