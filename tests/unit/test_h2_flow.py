@@ -305,6 +305,21 @@ def test_a_socket_that_takes_nothing_stops_who_sends(bench_of: list[Bench]) -> N
     assert sides.peer.body(3) == b"waits as well"
 
 
+def test_the_last_byte_asks_for_no_pause_although_the_socket_takes_nothing(bench_of: list[Bench]) -> None:
+    sides = Sides(small=True).start(window=2**31 - 1)
+    bench_of.append(sides.bench)
+    sides.peer.protocol.increment_flow_control_window(2**30)
+    sides.peer.flush()
+    exchange = sides.request(1)
+    sides.peer.reading = False
+    exchange.incoming.respond(ResponseHead(200, length=1_000_000), end=False)
+    assert exchange.incoming.send(bytes(1_000_000))
+    exchange.incoming.finish([])
+    sides.peer.reading = True
+    sides.peer.until(lambda: len(sides.peer.body(1)) == 1_000_000)
+    assert exchange.rooms == 0
+
+
 def test_a_slow_client_stops_an_external_service(bench_of: list[Bench]) -> None:
     bench = Bench()
     bench_of.append(bench)
