@@ -184,9 +184,8 @@ class Stream:
         if sent < len(data) and not self.done:
             self._queue.append(memoryview(bytes(data[sent:] if sent else data)))
             self._keep(len(data) - sent)
-        if self.said_end:
-            return True  # the last byte has said it: nothing more is to be sent
-        if self._queue or self._connection.congested:
+        # With its last byte a stream may have ended, and nothing more is to be sent.
+        if self._queue or (self._connection.congested and not self.said_end):
             self._wants_room = True
             self._connection.wait_for_room(self)
             return False
