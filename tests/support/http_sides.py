@@ -59,6 +59,18 @@ class Bench:
         self._wires.append(wire)
         return wire, theirs
 
+    def joined(self) -> tuple[Wire, Wire]:
+        """Both ends of one connection."""
+        ends = socket.socketpair()
+        for end in ends:
+            end.setblocking(False)
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+        one, other = (
+            Wire(self.poller, self.buffers, self.turn, TCPChannel(end, self.buffers), Silent()) for end in ends
+        )
+        self._wires += (one, other)
+        return one, other
+
     def turns(self, number: int = 1) -> None:
         """Everything that is ready now, so many times."""
         for _ in range(number):
