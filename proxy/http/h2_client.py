@@ -10,7 +10,7 @@ from proxy.http import h2_heads as heads
 from proxy.http.errors import BadResponse
 from proxy.http.h2_connection import CONNECTION_WINDOW, FIRST_WINDOW, STREAM_WINDOW, Multiplexer
 from proxy.http.h2_engine import Meaning
-from proxy.http.h2_frames import LARGEST_WINDOW
+from proxy.http.h2_frames import LARGEST_WINDOW, Fault
 from proxy.http.h2_heads import Malformed
 from proxy.http.h2_limits import Flood
 from proxy.http.h2_server import name_of
@@ -22,6 +22,10 @@ from proxy.model import CloseReason
 
 MOST_RESPONSE_HEAD = 64 * 1024
 """Bytes of names and values of a response's head."""
+_OTHER_VERSION = (
+    "the external service answers in HTTP/1, and the service's protocol says HTTP/2: set Protocol to http in its"
+    " service-defaults, or let the external service speak HTTP/2 from the first byte"
+)
 _FIRST_STREAMS = 100
 """At a time, before the external service has said how many it wants."""
 _MOST_INTERIM = 16
@@ -168,6 +172,9 @@ class H2Client(Multiplexer[H2Request]):
         stream.on_lost(CloseReason.BAD_RESPONSE, what)
 
     def on_bytes(self, data: memoryview) -> None:
+        if not self._settled and data[:5] == b"HTTP/":
+            self.fail(Fault(ErrorCodes.PROTOCOL_ERROR, _OTHER_VERSION), ErrorCodes.PROTOCOL_ERROR)
+            return
         super().on_bytes(data)
         self._tell_if_ended()
 

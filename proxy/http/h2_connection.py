@@ -227,9 +227,7 @@ class Multiplexer(Receiver, Generic[AnyStream]):
     def add(self, stream: AnyStream) -> None:
         self.streams[stream.number] = stream
         self.open_requests += 1
-        earn = self.budgets.earn
-        for flood, amount in _EARNED:
-            earn(flood, amount)
+        self.budgets.earn_for_request()
 
     def ended(self, stream: Stream) -> None:
         known = self.streams.get(stream.number)
@@ -312,12 +310,3 @@ Multiplexer.HANDLERS = {
     Kind.RST_STREAM: Multiplexer._on_rst_stream,
     Kind.WINDOW_UPDATE: Multiplexer._on_window_update,
 }
-
-_EARNED = (
-    (Flood.WINDOWS, 10),
-    (Flood.IDLE, 4),
-    (Flood.EMPTY, 2),
-    (Flood.ANSWERS, 1),
-    (Flood.CONTINUATION, 8),
-)
-"""What a request allows beside it."""

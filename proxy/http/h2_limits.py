@@ -47,6 +47,16 @@ ALLOWANCES = {
 }
 
 
+_FOR_A_REQUEST = (
+    (Flood.WINDOWS, 10),
+    (Flood.IDLE, 4),
+    (Flood.EMPTY, 2),
+    (Flood.ANSWERS, 1),
+    (Flood.CONTINUATION, 8),
+)
+"""What each request allows beside it."""
+
+
 class FloodError(Fault):
     """The peer keeps the letter of the protocol and misuses it."""
 
@@ -62,6 +72,7 @@ class Budgets:
 
     def __init__(self, now_s: float) -> None:
         self._left: dict[Flood, float] = {}
+        """Of those that are not untouched."""
         self._refilled_at_s = now_s
 
     def spend(self, flood: Flood, now_s: float) -> None:
@@ -79,8 +90,17 @@ class Budgets:
     def earn(self, flood: Flood, amount: float) -> None:
         """Work was done that allows for more of these."""
         left = self._left.get(flood)
-        if left is not None:
-            self._left[flood] = min(left + amount, ALLOWANCES[flood].burst)
+        if left is None:
+            return
+        if left + amount < ALLOWANCES[flood].burst:
+            self._left[flood] = left + amount
+        else:
+            del self._left[flood]  # untouched again
+
+    def earn_for_request(self) -> None:
+        if self._left:
+            for flood, amount in _FOR_A_REQUEST:
+                self.earn(flood, amount)
 
     def _refill(self, now_s: float) -> None:
         passed_s, self._refilled_at_s = now_s - self._refilled_at_s, now_s

@@ -274,3 +274,15 @@ def test_closing_loses_what_is_open(raw: Sides) -> None:
     assert answer.lost is not None
     assert raw.pool.gone == 1
     raw.raw.expect_end()
+
+
+def test_a_service_that_speaks_http1_is_named_with_the_remedy() -> None:
+    sides = Sides()
+    _, answer = sides.request(head())
+    sides.raw.send_bytes(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    sides.bench.until(lambda: answer.lost)
+    assert answer.lost is not None
+    assert answer.lost[0].reason is CloseReason.BAD_RESPONSE
+    assert "set Protocol to http in its service-defaults" in str(answer.lost[0])
+    assert sides.pool.gone == 1
+    sides.bench.close()
