@@ -172,7 +172,7 @@ class H2Client(Multiplexer[H2Request]):
         stream.on_lost(CloseReason.BAD_RESPONSE, what)
 
     def on_bytes(self, data: memoryview) -> None:
-        if not self._settled and data[:5] == b"HTTP/":
+        if not self._settled and bytes(data[:5]) == b"HTTP/":
             self.fail(Fault(ErrorCodes.PROTOCOL_ERROR, _OTHER_VERSION), ErrorCodes.PROTOCOL_ERROR)
             return
         super().on_bytes(data)
