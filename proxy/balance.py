@@ -61,11 +61,23 @@ class EndpointSet:
         Those that are left out come last: they are better than nothing. An empty ``key`` goes to a random one where
         keys are hashed.
         """
-        if not self._usable:
-            return
-        first = self._pick(key)
-        self._ejections.tried(first)
-        yield first
+        first = self.first(key)
+        if first is not None:
+            yield first
+            yield from self.others(first, key)
+
+    def first(self, key: str) -> Endpoint | None:
+        """The best one for ``key``; ``None`` when there is none at all."""
+        usable = self._usable
+        if not usable:
+            return None
+        chosen = usable[0] if len(usable) == 1 else self._pick(key)
+        if self._ejections:
+            self._ejections.tried(chosen)
+        return chosen
+
+    def others(self, first: Endpoint, key: str) -> Iterator[Endpoint]:
+        """Those to try when ``first`` could not be reached."""
         for other in self._others(first, key):
             self._ejections.tried(other)
             yield other

@@ -227,15 +227,15 @@ class Exchange:
             policies = endpoints.balance.hash_policies
             key, self._cookies = hash_key(policies, self._session.life.client_ip, self.forwarded)
         may_be_repeated = repeatable(self.forwarded)
-        line = endpoints.order(key)
-        chosen = next(line, None)
+        chosen = endpoints.first(key)
         if chosen is not None and not (fresh or avoided or target.unusable):
             member = take(self._plane, route.state, target, chosen, repeatable=may_be_repeated)
             if member is not None:
                 self.on_reached(member)
                 return
         self._search = search = Search(self._plane, route.state, target, self._permit, self)
-        search.start(chosen, line, repeatable=may_be_repeated, fresh=fresh, avoided=avoided)
+        others = endpoints.others(chosen, key) if chosen is not None else iter(())
+        search.start(chosen, others, repeatable=may_be_repeated, fresh=fresh, avoided=avoided)
 
     def on_reached(self, member: Member) -> None:
         assert self.forwarded is not None

@@ -93,6 +93,7 @@ class Wire:
         "_failure",
         "_finish_cut",
         "_finishing",
+        "_passed_on",
         "_poller",
         "_queue",
         "_queued",
@@ -122,6 +123,8 @@ class Wire:
         self._channel = channel
         self._queue: list[bytes] = []
         self._queued = 0
+        self._passed_on = False
+        """Something of what was written may wait in the channel: asking it costs more than most writes."""
         self._reading = False
         self._told = False
         """The turn knows that there is something to send."""
@@ -229,14 +232,16 @@ class Wire:
         if not self._told:
             self._told = True
             self._turn.add(self)
-        if self._queued + self._channel.waiting > _CONGESTED:
+        if self._passed_on and self._queued + self._channel.waiting > _CONGESTED:
             self._asked_for_pause = True
         return not self._asked_for_pause
 
     @property
     def waiting(self) -> int:
         """Bytes that the peer has not taken; once the wire has failed nobody will."""
-        return 0 if self.closed or self._failure is not None else self._queued + self._channel.waiting
+        if self.closed or self._failure is not None:
+            return 0
+        return self._queued + (self._channel.waiting if self._passed_on else 0)
 
     def hold(self, change: int) -> None:
         """So many bytes more, or less, are kept by the owner for whoever is slow to take them."""
@@ -273,6 +278,7 @@ class Wire:
             if self.untouched and self._failure is None and self._channel.waiting < queued:
                 self.untouched = False  # the socket took some of it at once
             if self._channel.flush():
+                self._passed_on = False
                 self._emptied()
                 self.untouched = self.untouched and self._failure is not None
             else:
@@ -288,6 +294,7 @@ class Wire:
             self._write_through(queue[0] if len(queue) == 1 else b"".join(queue))
 
     def _write_through(self, data: Data) -> None:
+        self._passed_on = True
         try:
             self._channel.write(data)
         except LOST as error:
