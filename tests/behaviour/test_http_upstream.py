@@ -17,6 +17,7 @@ from tests.support.http_backend import HTTPBackend, Received
 from tests.support.http_client import HTTPClient, Response, http_client
 from tests.support.http_mesh import http_service
 from tests.support.mesh import HandMadeMesh, sni
+from tests.support.ports import deaf
 from tests.support.worker import WorkerProcess
 
 
@@ -225,6 +226,69 @@ async def test_hash_policies_keep_a_caller_with_its_endpoint(mesh: HandMadeMesh,
                 told = await client.get("/", f"cookie: a=b; tgw={rest.partition(';')[0]}\r\n")
                 assert told.values("set-cookie") == []
             assert sorted(len(one.requests) for one in backends) == [0, 0, 4]
+
+
+async def test_an_endpoint_that_does_not_answer_is_given_up_in_time(mesh: HandMadeMesh, worker: WorkerProcess) -> None:
+    with deaf("127.0.0.1") as port:
+        await worker.update(mesh=mesh.settings(), upserts=(http_service(mesh, port, connect_timeout_s=0.2),))
+        async with http_client(worker.port, mesh.client_context(mesh.leaf("web")), sni("db")) as client:
+            response = await client.get()
+            assert (response.status, response.body[-18:]) == (503, b"connection timeout")
+        await worker.record(event="request", reason="dial_timeout", flags="UF")
+
+
+async def test_connections_without_requests_end_after_the_idle_timeout_and_busy_ones_do_not(
+    mesh: HandMadeMesh, worker: WorkerProcess
+) -> None:
+    go_on = asyncio.Event()
+
+    async def answer(request: Received) -> None:
+        if request.target == "/slow":
+            await go_on.wait()
+        await request.answer()
+
+    async with HTTPBackend(answer) as backend:
+        await worker.update(mesh=mesh.settings(), upserts=(http_service(mesh, backend.port, idle_timeout_s=0.3),))
+        context = mesh.client_context(mesh.leaf("web"))
+        async with (
+            http_client(worker.port, context, sni("db")) as busy,
+            http_client(worker.port, context, sni("db")) as idle,
+        ):
+            await busy.request("GET", "/slow")
+            assert (await idle.get()).status == 200
+            assert await idle.ended() == "end"
+            go_on.set()
+            assert (await busy.response()).status == 200
+            assert await busy.ended() == "end"
+        await eventually(lambda: _closed(worker, "idle") == 2)
+
+
+def _closed(worker: WorkerProcess, reason: str) -> int:
+    counters = worker.counters
+    return 0 if counters is None else sum(one.connections for one in counters.counts if one.reason == reason)
+
+
+async def test_a_connection_takes_no_more_requests_near_the_end_of_its_life_and_is_cut_there(
+    mesh: HandMadeMesh, worker: WorkerProcess
+) -> None:
+    async def answer(request: Received) -> None:
+        if request.target == "/slow":
+            await request.reader.read()
+        await request.answer()
+
+    async with HTTPBackend(answer) as backend:
+        await worker.update(mesh=mesh.settings(), upserts=(http_service(mesh, backend.port, max_lifetime_s=0.5),))
+        context = mesh.client_context(mesh.leaf("web"))
+        async with (
+            http_client(worker.port, context, sni("db")) as idle,
+            http_client(worker.port, context, sni("db")) as busy,
+        ):
+            assert (await idle.get()).status == 200
+            await busy.request("GET", "/slow")
+            assert await idle.ended() == "end"
+            assert await busy.ended() == "reset"
+        record = await worker.record(event="request", path="/slow")
+        assert (record["reason"], record["status"]) == ("lifetime", 0)
 
 
 @pytest.mark.parametrize("leaving", ["at_once", "in_order"])
