@@ -13,7 +13,7 @@ import socket
 import ssl
 import struct
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import click
@@ -37,13 +37,14 @@ class ExternalService(Launcher):
         *,
         tls: KeyPair | None = None,
         client_ca_pem: str | None = None,
+        alpn: Sequence[str] = (),
         address: str = "127.0.0.1",
         port: int = 0,
         min_tls_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2,
         max_tls_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
     ) -> None:
         """``client_ca_pem`` makes a client certificate of that CA a condition (mutual TLS). A client that is refused
-        sees the connection end without an alert: asyncio drops it."""
+        sees the connection end without an alert: asyncio drops it. ``alpn`` are the protocols that it knows by name."""
         self.address = address
         self.port = port
         self.accepted = 0
@@ -54,6 +55,7 @@ class ExternalService(Launcher):
         """What each TLS client asked for by SNI."""
         self._handler = handler
         self._client_ca_pem = client_ca_pem
+        self._alpn = list(alpn)
         self._versions = min_tls_version, max_tls_version
         self._context = None if tls is None else self._server_context(tls)
         self._server: asyncio.Server | None = None
@@ -115,6 +117,8 @@ class ExternalService(Launcher):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version, context.maximum_version = self._versions
         context.sni_callback = self._saw_server_name
+        if self._alpn:
+            context.set_alpn_protocols(self._alpn)
         load_key_pair(context, tls)
         if self._client_ca_pem is not None:
             context.load_verify_locations(cadata=self._client_ca_pem)
