@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from cryptography import x509
 
 from plugin.access_log_sink import AccessLogSink
-from plugin.admin.view import ConnectionList, WorkerConnection
+from plugin.admin.view import ConnectionList, WorkerConnection, shown
 from plugin.definition import Definition
 from plugin.errors import ConfigError
 from plugin.gateway import Gateway
@@ -121,7 +121,7 @@ class ControlView:
             except WorkerGone as gone:
                 problems.append(str(gone))
                 continue
-            found += [WorkerConnection(worker.index, worker.pid, connection) for connection in page]
+            found += shown(worker, page)
             if more or len(found) >= limit:
                 return ConnectionList(tuple(found), _next(worker, page, number), tuple(problems))
         return ConnectionList(tuple(found), "", tuple(problems))

@@ -34,6 +34,7 @@ from plugin.observe.freshness import Freshness, wait_s
 from plugin.observe.needs import Needs
 from plugin.observe.observer import Observer
 from plugin.observe.store import FactStore
+from plugin.operations import Operations
 from plugin.parts import Parts, first
 from plugin.registration import Registration
 from plugin.reload import inheritance, program
@@ -258,6 +259,7 @@ class Supervisor:
                 view,
                 Access(token=AdminToken(self._admin_secret()), remote=settings.admin_is_remote),
                 refresh=lambda: os.kill(os.getpid(), signal.SIGHUP),
+                operations=Operations(workers=self._workers),
             )
         )
         self._turnover = Turnover(

@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+_LOOK_EACH_S = 0.5
+"""Or less often: see :meth:`Carrier.look`."""
+
+
 class Carriage(Protocol):
     """What carries the bytes once the caller is known. It reports its end by :meth:`Carrier.carried`, once."""
 
@@ -53,7 +57,11 @@ class Carrier:
     __slots__ = (
         "_carriage",
         "_client",
+        "_looked_at_s",
+        "_moved_at_s",
+        "_rate",
         "_reason",
+        "_seen",
         "_session",
         "_steps",
         "_traffic",
@@ -76,6 +84,10 @@ class Carrier:
         self._carriage: Carriage | None = None
         self._traffic = (0, 0)
         """Of the carriage, when it has ended."""
+        self._seen = (0, 0)
+        """The traffic at ``_looked_at_s``, with the bytes a second until then in ``_rate``."""
+        self._looked_at_s = self._moved_at_s = life.started_s
+        self._rate = 0.0
         self._reason: tuple[CloseReason, str] | None = None
         self._steps: Steps | None = None
 
@@ -120,9 +132,21 @@ class Carrier:
         """``peer:name`` of the caller; empty while it is not authenticated."""
         return "" if self.source is None else text_of(self.source)
 
-    def describe(self) -> Connection:
-        received, sent = self.traffic
-        life = self.life
+    def look(self, now_s: float) -> tuple[int, int]:
+        """The traffic, noted about once a second: whether something moves, and how fast."""
+        traffic, seen = self.traffic, self._seen
+        if traffic != seen:
+            self._moved_at_s = now_s
+        elif now_s - self._moved_at_s > _LOOK_EACH_S and not self._rate:
+            return traffic
+        if (passed_s := now_s - self._looked_at_s) >= _LOOK_EACH_S:
+            self._rate = (sum(traffic) - sum(seen)) / passed_s
+            self._seen, self._looked_at_s = traffic, now_s
+        return traffic
+
+    def describe(self, now_s: float) -> Connection:
+        received, sent = self.look(now_s)
+        life, session = self.life, self.http
         return Connection(
             number=life.number,
             client=life.client,
@@ -134,6 +158,12 @@ class Carrier:
             bytes_received=received,
             bytes_sent=sent,
             intention=describe(life.permit) if life.permit else "",
+            caller=self.source_text,
+            state=life.state.value,
+            quiet_s=round(max(0.0, now_s - self._moved_at_s), 3),
+            bytes_per_s=round(self._rate, 1),
+            requests=session.requests if session is not None else None,
+            live_requests=session.live_requests() if session is not None else (),
         )
 
     async def _establish(self, steps: Steps) -> None:

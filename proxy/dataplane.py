@@ -12,7 +12,7 @@ import logging
 import random
 import socket
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from proxy import logs
@@ -28,8 +28,8 @@ from proxy.http.wire import Turn, Wire
 from proxy.intentions import Refusal
 from proxy.lingering import Lingering
 from proxy.listener import printed
-from proxy.live import LiveConnections
-from proxy.messages import Applied, ConnectionPage, Counters, Limits, Query, Update
+from proxy.live import LiveConnections, text_of
+from proxy.messages import Applied, ConnectionPage, Counters, Ended, Kill, Killed, Limits, Query, Update
 from proxy.model import CloseReason, Service, ServiceName
 from proxy.overload import LineBudget, Reminder, Room
 from proxy.pending import PendingHandshakes
@@ -151,8 +151,8 @@ class DataPlane:
         self.telemetry.closed(life.service, carrier.source_text, str(life.reason), received, sent)
         if not self._access_log.wanted or life.reason is CloseReason.NO_BYTES:
             return
-        if carrier.asked and life.reason is not CloseReason.FLOOD:
-            return  # its requests were logged, one by one; a flood is of none of them
+        if carrier.asked and life.reason not in (CloseReason.FLOOD, CloseReason.KILLED):
+            return  # its requests were logged, one by one; a flood is of none of them, and an operator gave a reason
         if carrier.source is not None or self._lines_of_strangers.spend(self.loop.time()):
             self._access_log.write(carrier.record(self._worker, received, sent, self.loop.time()), life.opened_at_s)
 
@@ -206,23 +206,24 @@ class DataPlane:
         if update.mesh is not None:
             self.alone_since_s = None
             self._access_log.layout = update.mesh.access_log
-        revoked = sum(self._re_authorise(name) for name in changed)
+        ended = [one for name in changed for one in self._re_authorise(name)]
+        revoked = sum(one.number for one in ended)
         for name in removed:
-            self._end_service(name)
+            ended += self._end_service(name)
             self.pools.keep(name, ())
         self.telemetry.policy_closed += revoked
         for problem in problems:
             logger.error("update %d: %s: %s", update.generation, problem.service or "mesh", problem.message)
-        return Applied(update.generation, tuple(problems), revoked)
+        return Applied(update.generation, tuple(problems), revoked, tuple(ended))
 
-    def _re_authorise(self, name: ServiceName) -> int:
+    def _re_authorise(self, name: ServiceName) -> Iterator[Ended]:
         state = self.routes.state(name)
         if state is None:
-            return 0
+            return
         self.pools.keep(name, state.targets.values())
-        revoked = 0
         for source in self.live.sources(name):
             decision = state.policy.authorize(*source)
+            revoked = 0
             for carrier in self.live.of(name, source):
                 if carrier.http is not None:
                     revoked += carrier.http.reconsider()
@@ -233,16 +234,20 @@ class DataPlane:
                     # What it carries is seen by nobody who decides about requests, or says who makes them.
                     carrier.close(CloseReason.REVOKED, f"{name} is carried request by request from now on")
                     revoked += 1
-        return revoked
+            if revoked:
+                yield Ended(str(name), text_of(source), CloseReason.REVOKED.value, revoked)
 
-    def _end_service(self, name: ServiceName) -> None:
+    def _end_service(self, name: ServiceName) -> Iterator[Ended]:
         for source in self.live.sources(name):
-            for carrier in self.live.of(name, source):
+            carriers = self.live.of(name, source)
+            for carrier in carriers:
                 carrier.close(CloseReason.UNLINKED, f"{name} is no longer linked to this gateway")
+            yield Ended(str(name), text_of(source), CloseReason.UNLINKED.value, len(carriers))
 
     def counters(self) -> Counters:
+        now_s = self.loop.time()
         return self.telemetry.counters(
-            ((carrier.life.service, carrier.source_text, *carrier.traffic) for carrier in self.live),
+            ((carrier.life.service, carrier.source_text, *carrier.look(now_s)) for carrier in self.live),
             len(self.pending),
             access_log_lines_dropped=self._access_log.dropped,
             log_lines_dropped=logs.dropped(),
@@ -250,7 +255,16 @@ class DataPlane:
 
     def page(self, query: Query) -> ConnectionPage:
         carriers, more = self.live.after(query.after, query.limit)
-        return ConnectionPage(query.id, tuple(carrier.describe() for carrier in carriers), more)
+        now_s = self.loop.time()
+        return ConnectionPage(query.id, tuple(carrier.describe(now_s) for carrier in carriers), more)
+
+    def kill(self, wanted: Kill) -> Killed:
+        """End what an operator wants ended."""
+        now_s = self.loop.time()
+        found = [(carrier, carrier.describe(now_s)) for carrier in self.live if _is_meant(carrier, wanted)]
+        for carrier, _ in found:
+            carrier.close(CloseReason.KILLED, wanted.detail)
+        return Killed(wanted.id, tuple(shown for _, shown in found))
 
     async def drained(self) -> None:
         """Return when no connection is left."""
@@ -267,6 +281,16 @@ class DataPlane:
         random.shuffle(carriers)
         for number, carrier in enumerate(carriers, 1):
             self.loop.call_later(window_s * number / len(carriers), carrier.close, reason, detail)
+
+
+def _is_meant(carrier: Carrier, wanted: Kill) -> bool:
+    life = carrier.life
+    asked = (
+        (wanted.number, (life.number,)),
+        (wanted.service, (life.service,)),
+        (wanted.source, (carrier.source_text, life.spiffe_id)),
+    )
+    return any(value for value, _ in asked) and all(value in found for value, found in asked if value)
 
 
 def _local_address(client: socket.socket) -> str:

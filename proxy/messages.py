@@ -10,7 +10,7 @@ import msgspec
 
 from proxy.model import Mesh, Service, ServiceName
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 """Raised whenever a frame changes its meaning; a worker of another version is drained, never driven."""
 
 
@@ -114,6 +114,21 @@ class Query(msgspec.Struct, frozen=True, tag="query"):
     limit: int = 1_000
 
 
+class Kill(msgspec.Struct, frozen=True, tag="kill"):
+    """End live connections for an operator (``CloseReason.KILLED``); answered with :class:`Killed`.
+
+    Those that have everything which is set; nothing is ended when nothing is set.
+    """
+
+    id: int
+    number: int = 0
+    service: str = ""
+    source: str = ""
+    """The caller's SPIFFE ID, or its name as a :class:`Count` has it."""
+    detail: str = ""
+    """For the access log."""
+
+
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
     """A worker introduces itself: after ``Start``, or to a new control process that adopts it."""
 
@@ -144,6 +159,17 @@ class Problem(msgspec.Struct, frozen=True):
     message: str
 
 
+class Ended(msgspec.Struct, frozen=True, array_like=True):
+    """Live connections, or requests on them, that one update has ended."""
+
+    service: str
+    source: str
+    """As of a :class:`Count`."""
+    reason: str
+    """``revoked`` or ``unlinked``."""
+    number: int
+
+
 class Applied(msgspec.Struct, frozen=True, tag="applied"):
     """Everything up to ``generation`` is in force for new and live connections."""
 
@@ -151,6 +177,8 @@ class Applied(msgspec.Struct, frozen=True, tag="applied"):
     problems: tuple[Problem, ...] = ()
     revoked: int = 0
     """Live connections that this update ended."""
+    ended: tuple[Ended, ...] = ()
+    """The same by service and source, and those of services that are no longer linked."""
 
 
 class Count(msgspec.Struct, frozen=True, array_like=True):
@@ -227,6 +255,33 @@ class Counters(msgspec.Struct, frozen=True, tag="counters"):
     """Of the worker's own log, because standard error did not take them."""
 
 
+class LiveRequest(msgspec.Struct, frozen=True):
+    """A request under way, as shown to operators."""
+
+    method: str
+    path: str
+    """Without the query, which may hold what is nobody's business."""
+    authority: str
+    protocol: str
+    """``HTTP/1.1``, ``HTTP/2``."""
+    opened_at_s: float
+    """Unix time."""
+    phase: str
+    """``seeking``, ``asked`` or ``answering``."""
+    endpoint: str = ""
+    status: int = 0
+    """Of the response, once it has begun."""
+    bytes_received: int = 0
+    """Of its body, from the client."""
+    bytes_sent: int = 0
+    intention: str = ""
+    request_id: str = ""
+
+
+MOST_LIVE_REQUESTS = 100
+"""Of one connection that are shown."""
+
+
 class Connection(msgspec.Struct, frozen=True):
     """A live connection, as shown to operators."""
 
@@ -240,6 +295,18 @@ class Connection(msgspec.Struct, frozen=True):
     bytes_received: int
     bytes_sent: int
     intention: str
+    caller: str = ""
+    """As ``source`` of a :class:`Count`."""
+    state: str = ""
+    """A :class:`proxy.connection.State`."""
+    quiet_s: float = 0.0
+    """Seconds since a byte last moved, to about a second."""
+    bytes_per_s: float = 0.0
+    """Both ways together, over about the last second."""
+    requests: int | None = None
+    """Taken so far; ``None`` at layer 4."""
+    live_requests: tuple[LiveRequest, ...] = ()
+    """The oldest first, at most ``MOST_LIVE_REQUESTS``."""
 
 
 class ConnectionPage(msgspec.Struct, frozen=True, tag="connections"):
@@ -248,5 +315,11 @@ class ConnectionPage(msgspec.Struct, frozen=True, tag="connections"):
     more: bool
 
 
-ToWorker = Start | Update | AccessLogTarget | Drain | Query | Listen | Ping
-ToControl = Hello | Applied | Counters | ConnectionPage | Listening | Pong
+class Killed(msgspec.Struct, frozen=True, tag="killed"):
+    id: int
+    connections: tuple[Connection, ...]
+    """As they were just before."""
+
+
+ToWorker = Start | Update | AccessLogTarget | Drain | Query | Kill | Listen | Ping
+ToControl = Hello | Applied | Counters | ConnectionPage | Killed | Listening | Pong

@@ -28,6 +28,7 @@ from proxy.messages import (
     Counters,
     Drain,
     Hello,
+    Kill,
     Limits,
     Listen,
     Listening,
@@ -112,6 +113,9 @@ class Worker:
             case Query():
                 if self._plane is not None and self._link is not None:
                     self._link.send(self._plane.page(frame))
+            case Kill():
+                if self._plane is not None and self._link is not None:
+                    self._link.send(self._plane.kill(frame))
             case Ping():
                 if self._link is not None:
                     self._link.send(Pong(frame.id))

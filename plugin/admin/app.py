@@ -21,6 +21,8 @@ from plugin.addresses import HostPort
 from plugin.admin.doorkeeper import Doorkeeper
 from plugin.admin.guard import LARGEST_BODY, Access, Handler, guarded
 from plugin.admin.metrics import GatewayCollector, exposition
+from plugin.admin.operations import add_operations
+from plugin.admin.operations_view import OperationsView
 from plugin.admin.view import GatewayView
 from plugin.errors import ConfigError, StartError
 from proxy.logs import emit
@@ -35,12 +37,16 @@ DOORKEEPER: web.AppKey[Doorkeeper] = web.AppKey("doorkeeper", Doorkeeper)
 
 
 def build_app(
-    view: GatewayView, access: Access | None = None, *, refresh: Callable[[], None] = lambda: None
+    view: GatewayView,
+    access: Access | None = None,
+    *,
+    refresh: Callable[[], None] = lambda: None,
+    operations: OperationsView | None = None,
 ) -> web.Application:
     """Every page of the admin server. Further pages (a dashboard) may be added to its router before it starts: those
     that answer anything but GET and HEAD need the token without doing anything for it.
 
-    ``refresh`` reads again what SIGHUP reads again.
+    ``refresh`` reads again what SIGHUP reads again. Without ``operations``, there are no pages of ``operations.py``.
     """
     app = web.Application(middlewares=[_noticed], client_max_size=LARGEST_BODY)
     guarded(app, access or Access())
@@ -53,6 +59,8 @@ def build_app(
     app.router.add_get("/api/connections", pages.connections)
     app.router.add_get("/api/snapshot", pages.snapshot)
     app.router.add_post("/api/refresh", pages.refresh)
+    if operations is not None:
+        add_operations(app, operations)
     return app
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from plugin.status import Status
 from plugin.workers.counters import Totals
 from proxy.messages import Connection
+
+if TYPE_CHECKING:
+    from plugin.workers.worker import Worker
 
 
 class WorkerConnection(msgspec.Struct, frozen=True):
@@ -17,6 +21,9 @@ class WorkerConnection(msgspec.Struct, frozen=True):
     worker: int
     pid: int
     connection: Connection
+    id: str = ""
+    """``WORKER-NUMBER``, as the access log has the two; while a replaced worker drains, its successor may have a
+    connection of the same ID, and ``pid`` tells them apart."""
 
 
 class ConnectionList(msgspec.Struct, frozen=True):
@@ -27,6 +34,10 @@ class ConnectionList(msgspec.Struct, frozen=True):
     """Pass it as ``after`` to get the following page; empty at the end."""
     problems: tuple[str, ...] = ()
     """Workers that did not answer."""
+
+
+def shown(worker: Worker, page: Iterable[Connection]) -> list[WorkerConnection]:
+    return [WorkerConnection(worker.index, worker.pid, one, f"{worker.index}-{one.number}") for one in page]
 
 
 class GatewayView(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
@@ -28,12 +29,44 @@ def fetch(path: str, *, service: str, admin_address: str, runtime_dir: Path | No
     return asyncio.run(_ask("GET", path, service, admin_address, runtime_dir, read_secret(None)))
 
 
-def change(path: str, *, service: str, admin_address: str, runtime_dir: Path | None, token_file: Path | None) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A gateway that was found once and is asked again and again."""
+
+    address: str
+    secret: str = field(repr=False)
+
+    def fetch(self, path: str, *, timeout_s: float = TIMEOUT_S) -> bytes:
+        """The body of ``path``. :raises NotRunning: when it does not answer."""
+        return asyncio.run(_request("GET", self.address, path, self.secret, timeout_s=timeout_s))
+
+
+def find(*, service: str, admin_address: str, runtime_dir: Path | None) -> Found:
+    """The gateway that is meant. :raises NotRunning: when there is none, or several."""
+    secret = read_secret(None)
+    if admin_address:
+        return Found(admin_address, secret)
+    base = base_directory(runtime_dir)
+    if runtime_dir is None:
+        _check_owner(base)
+    return Found(asyncio.run(_find(service, base, secret)), secret)
+
+
+def change(
+    path: str,
+    *,
+    service: str,
+    admin_address: str,
+    runtime_dir: Path | None,
+    token_file: Path | None,
+    body: object = None,
+) -> bytes:
     """Have the gateway that is meant do what ``path`` is. :raises NotRunning: when there is none, or it refuses.
 
     The token is that of ``token_file`` or of the variable, else the one in the gateway's runtime directory.
     """
-    return asyncio.run(_ask("POST", path, service, admin_address, runtime_dir, read_secret(token_file)))
+    secret = read_secret(token_file)
+    return asyncio.run(_ask("POST", path, service, admin_address, runtime_dir, secret, {} if body is None else body))
 
 
 def find_directory(service: str, runtime_dir: Path | None) -> Path:
@@ -46,7 +79,13 @@ def find_directory(service: str, runtime_dir: Path | None) -> Path:
 
 
 async def _ask(
-    method: str, path: str, service: str, admin_address: str, runtime_dir: Path | None, secret: str
+    method: str,
+    path: str,
+    service: str,
+    admin_address: str,
+    runtime_dir: Path | None,
+    secret: str,
+    body: object = None,
 ) -> bytes:
     base = base_directory(runtime_dir)
     if not admin_address:
@@ -55,7 +94,7 @@ async def _ask(
         admin_address = await _find(service, base, secret)
     if not secret and method != "GET":
         secret = _own_token(base, admin_address)
-    return await _request(method, admin_address, path, secret)
+    return await _request(method, admin_address, path, secret, body)
 
 
 def _check_owner(base: Path) -> None:
@@ -94,7 +133,9 @@ async def _find(service: str, base: Path, secret: str) -> str:
     raise NotRunning(f"several gateways are running: {names}; choose one with --service or --admin-address")
 
 
-async def _request(method: str, address: str, path: str, secret: str) -> bytes:
+async def _request(
+    method: str, address: str, path: str, secret: str, body: object = None, *, timeout_s: float = TIMEOUT_S
+) -> bytes:
     try:
         socket = socket_path(address)
         where = "localhost" if socket is not None else str(HostPort.parse(address, what="admin address"))
@@ -104,14 +145,12 @@ async def _request(method: str, address: str, path: str, secret: str) -> bytes:
     headers = {"Authorization": f"Bearer {secret}"} if secret else {}
     try:
         async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S), connector=connector) as session,
-            session.request(
-                method, f"http://{where}{path}", json=None if method == "GET" else {}, headers=headers
-            ) as answer,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s), connector=connector) as session,
+            session.request(method, f"http://{where}{path}", json=body, headers=headers) as answer,
         ):
-            body = await answer.read()
+            told = await answer.read()
     except (aiohttp.ClientError, TimeoutError) as error:
         raise NotRunning(f"no gateway answers at {address}: {str(error) or 'it took too long'}") from error
     if answer.status >= 300:
-        raise NotRunning(f"{address}{path} answered {answer.status}: {body.decode(errors='replace').strip()}")
-    return body
+        raise NotRunning(f"{address}{path} answered {answer.status}: {told.decode(errors='replace').strip()}")
+    return told

@@ -34,6 +34,8 @@ from proxy.messages import (
     Counters,
     Drain,
     Hello,
+    Kill,
+    Killed,
     Listen,
     Listening,
     Ping,
@@ -118,7 +120,7 @@ class Worker:
         self._unconfirmed: Listen | None = None
         """What it was told to listen on and has not confirmed yet."""
         self._query_ids = itertools.count(1)
-        self._queries: dict[int, asyncio.Future[ConnectionPage]] = {}
+        self._queries: dict[int, asyncio.Future[ConnectionPage | Killed]] = {}
         self.process = Process(pid, lambda code: on_exit(self, code), child)
 
     async def start(self, connected: socket.socket, start: Start) -> None:
@@ -240,18 +242,30 @@ class Worker:
 
     async def connections(self, after: int, limit: int, deadline_s: float) -> tuple[tuple[Connection, ...], bool]:
         """A page of its live connections, and whether there are more. :raises WorkerGone: without an answer."""
+        page = await self._ask(Query(next(self._query_ids), after, limit), deadline_s)
+        return page.connections, isinstance(page, ConnectionPage) and page.more
+
+    async def kill(
+        self, *, number: int, service: str, source: str, detail: str, deadline_s: float
+    ) -> tuple[Connection, ...]:
+        """End live connections, see :class:`proxy.messages.Kill`. :raises WorkerGone: without an answer."""
+        frame = Kill(next(self._query_ids), number, service, source, detail)
+        return (await self._ask(frame, deadline_s)).connections
+
+    async def _ask(self, question: Query | Kill, deadline_s: float) -> ConnectionPage | Killed:
         if self._channel is None or not self.connected:
             raise WorkerGone(f"worker {self.index} (process {self.pid}) is not connected")
-        query = Query(next(self._query_ids), after, limit)
-        answer = self._queries[query.id] = asyncio.get_running_loop().create_future()
-        self._channel.send(frames.encode(query))
+        if not self.driven:
+            # It would take a frame that it does not know for a fault, and go.
+            raise WorkerGone(f"worker {self.index} (process {self.pid}) is of another version, and only drains")
+        answer = self._queries[question.id] = asyncio.get_running_loop().create_future()
+        self._channel.send(frames.encode(question))
         try:
-            page = await asyncio.wait_for(answer, deadline_s)
+            return await asyncio.wait_for(answer, deadline_s)
         except TimeoutError as error:
             raise WorkerGone(f"worker {self.index} (process {self.pid}) did not answer in {deadline_s:g} s") from error
         finally:
-            self._queries.pop(query.id, None)
-        return page.connections, page.more
+            self._queries.pop(question.id, None)
 
     def disconnect(self) -> None:
         """Drop the control connection; the worker then goes on by itself."""
@@ -301,7 +315,7 @@ class Worker:
                 self.silent = 0
             case Listening():
                 self._listens(frame)
-            case ConnectionPage():
+            case ConnectionPage() | Killed():
                 answer = self._queries.get(frame.id)
                 if answer is not None and not answer.done():
                     answer.set_result(frame)

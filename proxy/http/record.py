@@ -1,4 +1,4 @@
-"""A request as a line of the access log."""
+"""A request as a line of the access log, and as operators see it while it is under way."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from proxy.access_record import AccessRecord, timestamp
 from proxy.intentions import Permit
+from proxy.messages import LiveRequest
 from proxy.model import CloseReason
 
 if TYPE_CHECKING:
@@ -51,6 +52,24 @@ def recorded(worker: int, session: HTTPSession, exchange: Exchange, now_s: float
         upstream_ms=round(max(exchange.upstream_ms, 0.0), 3),
         request_id=exchange.request_id.decode("latin-1"),
         user_agent=agent.decode("latin-1"),
+    )
+
+
+def described(session: HTTPSession, exchange: Exchange) -> LiveRequest:
+    head, decision = exchange.head, exchange.decision
+    return LiveRequest(
+        method=head.method.decode("latin-1"),
+        path=(exchange.forwarded or head).target.partition(b"?")[0].decode("latin-1"),
+        authority=head.authority.decode("latin-1"),
+        protocol=head.version.value,
+        opened_at_s=exchange.opened_at_s,
+        phase=exchange.phase.name.lower(),
+        endpoint=str(exchange.endpoint) if exchange.endpoint is not None else "",
+        status=exchange.status,
+        bytes_received=exchange.bytes_received,
+        bytes_sent=exchange.bytes_sent,
+        intention=session.describe(decision) if decision is not None else "",
+        request_id=exchange.request_id.decode("latin-1"),
     )
 
 

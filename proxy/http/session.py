@@ -18,8 +18,10 @@ from proxy.http.forward import request_for, trailers_of_request
 from proxy.http.message import Headers, RequestHead
 from proxy.http.normalization import acceptable, normalized
 from proxy.http.protocol import open_server
+from proxy.http.record import described
 from proxy.http.streams import Incoming, IncomingEvents, ServerConnection
 from proxy.intentions import Decision, Permit, describe
+from proxy.messages import MOST_LIVE_REQUESTS, LiveRequest
 from proxy.model import CloseReason, Endpoint
 from proxy.timers import Timer
 
@@ -149,6 +151,11 @@ class HTTPSession:
             self.plane.request_ended(self, exchange)
         except Exception as error:  # noqa: BLE001 - what is wrong with a line of the log is no concern of a request
             self.report(error)
+
+    def live_requests(self) -> tuple[LiveRequest, ...]:
+        """Those under way, the oldest first."""
+        oldest = sorted(self._live, key=lambda one: one.started_s)[:MOST_LIVE_REQUESTS]
+        return tuple(described(self, exchange) for exchange in oldest)
 
     def report(self, error: BaseException | bool) -> None:
         self._carrier.report(error)

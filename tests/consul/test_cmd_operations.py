@@ -1,0 +1,156 @@
+"""What operators see of a running gateway and do to it from the command line, on a real Consul."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from plugin.dev.consul_agent import ConsulAgent
+from plugin.dev.external import ExternalService, echo
+from plugin.dev.gateway import Gateway
+from tests.support.command import Said, consul_tgw
+from tests.support.eventually import eventually
+from tests.support.linking import Links, dial, let_in, serves
+from tests.support.mesh_client import MeshClient, MeshConnection
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+GATEWAY, SERVICE, OTHER = "operated", "operated-db", "operated-cache"
+WEB, BATCH = "operated-web", "operated-batch"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    agent: ConsulAgent
+    gateway: Gateway
+    links: Links
+    clients: dict[str, MeshClient]
+    folder: Path
+    port: int
+    """Of the external services."""
+
+    async def say(self, *arguments: str) -> Said:
+        run = f"--runtime-dir={self.folder / 'run'}"
+        return await consul_tgw(*arguments, run, environment=self.agent.cli_environment())
+
+    async def connect(self, source: str, service: str = SERVICE) -> MeshConnection:
+        connection = await dial(self.clients[source], self.gateway, service)
+        assert await connection.exchange(b"ping") == b"ping"
+        return connection
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def stage(consul_agent: ConsulAgent, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
+    folder = tmp_path_factory.mktemp("operations")
+    links = Links(consul_agent, GATEWAY)
+    async with ExternalService(echo) as external, Gateway(consul_agent, folder, GATEWAY, workers=2) as gateway:
+        clients = {}
+        for service in (SERVICE, OTHER):
+            await links.add(service, external.port)
+            for source in (WEB, BATCH):
+                await consul_agent.write_intention(source, service)
+                clients[source] = await MeshClient.of(consul_agent, source)
+        await serves(gateway, SERVICE, OTHER)
+        for client in clients.values():
+            await let_in(client, gateway, SERVICE)
+            await let_in(client, gateway, OTHER)
+        yield Stage(
+            agent=consul_agent, gateway=gateway, links=links, clients=clients, folder=folder, port=external.port
+        )
+
+
+def listed(said: Said) -> list[dict[str, Any]]:
+    assert said.code == 0, said.errors
+    found: list[dict[str, Any]] = said.json["connections"]
+    return found
+
+
+async def test_connections_are_found_by_what_they_are(stage: Stage) -> None:
+    async with await stage.connect(WEB) as big, await stage.connect(BATCH), await stage.connect(WEB, OTHER):
+        await big.exchange(b"x" * 50_000)
+
+        async def all_three() -> bool:
+            return len(listed(await stage.say("connections", "--json"))) == 3
+
+        await eventually(all_three)
+        of_service = listed(await stage.say("connections", "--json", "--service", SERVICE, "--sort", "bytes"))
+        assert [one["connection"]["caller"] for one in of_service] == [WEB, BATCH]
+        assert of_service[0]["connection"]["bytes_received"] > 50_000
+        assert of_service[0]["id"] == f"{of_service[0]['worker']}-{of_service[0]['connection']['number']}"
+        (of_batch,) = listed(await stage.say("connections", "--json", f"--source={BATCH}"))
+        assert of_batch["connection"]["endpoint"] == f"127.0.0.1:{stage.port}"
+        assert of_batch["connection"]["state"] == "open"
+        spiffe_id = of_batch["connection"]["source"]
+        assert listed(await stage.say("connections", "--json", f"--source={spiffe_id}"))[0]["id"] == of_batch["id"]
+        client = of_batch["connection"]["client"]
+        assert len(listed(await stage.say("connections", "--json", f"--client={client}"))) == 1
+        assert len(listed(await stage.say("connections", "--json", f"--endpoint=127.0.0.1:{stage.port}"))) == 3
+        assert listed(await stage.say("connections", "--json", "--older-than=3600")) == []
+        assert listed(await stage.say("connections", "--json", "--idle=3600")) == []
+        assert len(listed(await stage.say("connections", "--json", "--limit=1"))) == 1
+        table = await stage.say("connections", "--watch", "--limit=2")
+        assert table.code == 0
+        assert "2 of 3 shown" in table.output
+        assert of_batch["connection"]["intention"]
+
+
+async def test_a_connection_is_ended_with_a_reason_that_the_access_log_keeps(stage: Stage) -> None:
+    async with (
+        await stage.connect(WEB) as first,
+        await stage.connect(WEB) as second,
+        await stage.connect(BATCH) as last,
+    ):
+        by_client = {one["connection"]["client"]: one for one in listed(await stage.say("connections", "--json"))}
+        own = first.writer.get_extra_info("sockname")
+        chosen = by_client[f"{own[0]}:{own[1]}"]
+        said = await stage.say("connections", "kill", chosen["id"], "--reason", "ticket 4711")
+        assert (said.code, said.errors) == (0, "")
+        assert said.output.startswith(f"ended {chosen['id']}: {WEB} at {chosen['connection']['client']} to {SERVICE}")
+        await first.ended()
+        (line,) = await eventually(lambda: _killed(stage, "ticket 4711"))
+        assert (line["worker"], line["number"]) == (chosen["worker"], chosen["connection"]["number"])
+        assert line["detail"] == "ended by an operator: ticket 4711"
+        assert await second.exchange(b"on") == b"on"
+        nobody = await stage.say("connections", "kill", chosen["id"])
+        assert (nobody.code, nobody.output) == (1, "")
+        assert "there is no such connection" in nobody.errors
+        several = await stage.say("connections", "kill", f"--service={SERVICE}", f"--source={WEB}", "--json")
+        assert [one["connection"]["caller"] for one in several.json["ended"]] == [WEB]
+        await second.ended()
+        assert await last.exchange(b"on") == b"on"
+    log = stage.gateway.log_path.read_text()
+    assert f"connections.killed: an operator has ended 1 of the connections of {SERVICE}: ticket 4711" in log
+
+
+def _killed(stage: Stage, reason: str) -> list[dict[str, Any]]:
+    lines = stage.gateway.access_records()
+    return [one for one in lines if one["reason"] == "killed" and reason in one.get("detail", "")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ((), "either WORKER-NUMBER, or --service, --source or both"),
+        (("0-1", "--service=x"), "either WORKER-NUMBER, or --service, --source or both"),
+        (("17",), "'17' is no connection: write WORKER-NUMBER"),
+        (("0-1", "--reason=a\nb"), "one line of at most 200 printable characters"),
+    ],
+)
+async def test_what_cannot_be_ended_is_said(stage: Stage, arguments: tuple[str, ...], complaint: str) -> None:
+    said = await stage.say("connections", "kill", *arguments)
+    assert (said.code, complaint in said.errors) == (2, True), said.errors
+
+
+async def test_without_the_token_nothing_is_ended(stage: Stage) -> None:
+    async with await stage.connect(WEB) as connection:
+        environment = {**stage.agent.cli_environment(), "CONSUL_TGW_ADMIN_TOKEN": "this-is-not-the-admin-token"}
+        address = f"--admin-address=127.0.0.1:{stage.gateway.admin_port}"
+        said = await consul_tgw("connections", "kill", f"--service={SERVICE}", address, environment=environment)
+        assert (said.code, "answered 401" in said.errors) == (2, True)
+        assert await asyncio.wait_for(connection.exchange(b"on"), 20) == b"on"
