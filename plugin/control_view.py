@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import time
 from dataclasses import dataclass, field
 
@@ -66,6 +67,7 @@ class ControlView:
 
     def status(self) -> Status:
         mesh = self.published.mesh
+        most_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         not_ready = self._not_ready()
         return Status(
             service=self.settings.service,
@@ -98,6 +100,8 @@ class ControlView:
                 *filter(None, (self.access_log.problem, self.saved_state.problem)),
             ),
             phase=self.life.phase.value,
+            open_files=_open_files(),
+            most_files=0 if most_files == resource.RLIM_INFINITY else most_files,
             reloads=self.reloads,
         )
 
@@ -191,6 +195,14 @@ class ControlView:
             first = min((each.not_valid_after_utc.timestamp() for each in certificates), default=0.0)
             self._root_expiry = (roots, first)
         return self._root_expiry[1]
+
+
+def _open_files() -> int:
+    """File descriptors of this process; 0 where there is no /proc."""
+    try:
+        return len(os.listdir("/proc/self/fd")) - 1
+    except OSError:
+        return 0
 
 
 def _cursor(after: str) -> tuple[int, int]:

@@ -62,6 +62,10 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     started_at_s: float
     """When this control process started or adopted it, Unix time."""
     open_connections: int = 0
+    open_files: int = 0
+    """File descriptors at its last report; 0 while that is not known."""
+    most_files: int = 0
+    """As many as it may have; 0 is not known, or no limit."""
     problems: tuple[str, ...] = ()
 
 
@@ -123,6 +127,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Unix time at which the state was saved that this start began with, until Consul has confirmed it; else 0."""
     consul_away: str = ""
     """Why Consul is not asked at the moment, except whether it is back."""
+    open_files: int = 0
+    """File descriptors of the control process; 0 if that cannot be told."""
+    most_files: int = 0
+    """As many as it may have; 0 is no limit."""
     reloads: int = 0
     """How often all processes were replaced since the first start."""
 
@@ -178,6 +186,8 @@ def worker_status(worker: Worker) -> WorkerStatus:
         connected=worker.connected,
         started_at_s=worker.started_at_s,
         open_connections=worker.counters.open_connections if worker.counters else 0,
+        open_files=worker.counters.open_files if worker.counters else 0,
+        most_files=worker.counters.most_files if worker.counters else 0,
         problems=tuple(f"{service or 'mesh'}: {message}" for service, message in worker.problems.items()),
     )
 

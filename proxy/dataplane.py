@@ -20,6 +20,7 @@ from proxy.access_log import AccessLog
 from proxy.carrier import Carrier
 from proxy.channel import Buffers, Channel
 from proxy.connection import ConnectionLife
+from proxy.descriptors import OpenFiles
 from proxy.errors import UpstreamError
 from proxy.http.pool import Pools
 from proxy.http.record import recorded, refused
@@ -49,8 +50,18 @@ logger = logging.getLogger(__name__)
 class DataPlane:
     """Everything the connections of one worker share."""
 
-    def __init__(self, poller: Poller, *, worker: int, limits: Limits, access_log: AccessLog, descriptors: int) -> None:
-        """``descriptors``: how many this process may have open."""
+    def __init__(
+        self,
+        poller: Poller,
+        *,
+        worker: int,
+        limits: Limits,
+        access_log: AccessLog,
+        descriptors: int,
+        open_files: OpenFiles | None = None,
+    ) -> None:
+        """``descriptors``: how many this process may have open; ``open_files`` says how many it has."""
+        self._open_files = open_files
         self.loop = poller.loop
         self.buffers = Buffers(-(-limits.stalled_bytes // max(limits.workers, 1)))
         self.streams = Streams(self.loop)
@@ -251,6 +262,8 @@ class DataPlane:
             len(self.pending),
             access_log_lines_dropped=self._access_log.dropped,
             log_lines_dropped=logs.dropped(),
+            open_files=self._open_files.count() if self._open_files is not None else 0,
+            most_files=self._open_files.most() if self._open_files is not None else 0,
         )
 
     def page(self, query: Query) -> ConnectionPage:

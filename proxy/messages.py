@@ -253,6 +253,10 @@ class Counters(msgspec.Struct, frozen=True, tag="counters"):
     access_log_lines_dropped: int = 0
     log_lines_dropped: int = 0
     """Of the worker's own log, because standard error did not take them."""
+    open_files: int = 0
+    """File descriptors; 0 if that cannot be told."""
+    most_files: int = 0
+    """As many as it may have; 0 is no limit."""
 
 
 class LiveRequest(msgspec.Struct, frozen=True):

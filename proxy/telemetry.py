@@ -52,6 +52,8 @@ class Telemetry:
         *,
         access_log_lines_dropped: int = 0,
         log_lines_dropped: int = 0,
+        open_files: int = 0,
+        most_files: int = 0,
     ) -> Counters:
         """``live`` has (service, source, bytes received, bytes sent) of every open connection."""
         open_totals: dict[tuple[str, str], list[int]] = {}
@@ -78,6 +80,8 @@ class Telemetry:
             ),
             access_log_lines_dropped=access_log_lines_dropped,
             log_lines_dropped=log_lines_dropped,
+            open_files=open_files,
+            most_files=most_files,
         )
 
 

@@ -20,6 +20,7 @@ from proxy.access_log import AccessLog
 from proxy.confinement import Confinement, ConfinementError, confine
 from proxy.control import ControlLink, HandoverDoor
 from proxy.dataplane import DataPlane
+from proxy.descriptors import OpenFiles
 from proxy.listener import Listener
 from proxy.logs import emit
 from proxy.messages import (
@@ -126,6 +127,7 @@ class Worker:
         self._start = start
         if start.handover_path:
             self._open_door(Path(start.handover_path))
+        open_files = OpenFiles()
         # After the last file was opened; before the first thread, which is the log's, and the first client.
         problem = self._confined()
         logs.configure(start.log_level, start.log_format)
@@ -138,6 +140,7 @@ class Worker:
             limits=start.limits,
             access_log=self._access_log,
             descriptors=raise_descriptor_limit(),
+            open_files=open_files,
         )
         for inherited in start.listeners:
             listening = socket.socket(fileno=inherited.fd)

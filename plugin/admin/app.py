@@ -202,9 +202,10 @@ class _Pages:
             return web.Response(text="ready\n")
         return web.Response(status=503, text="".join(f"{reason}\n" for reason in status.not_ready))
 
-    async def metrics(self, _: web.Request) -> web.Response:
-        body = exposition(self._collector)
-        return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+    async def metrics(self, request: web.Request) -> web.Response:
+        """In the text format, or as OpenMetrics where ``Accept`` names it."""
+        body, content_type = exposition(self._collector, request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def status(self, _: web.Request) -> web.Response:
         return _json(msgspec.json.encode(self._view.status()))

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
-from plugin.workers.counters import Cardinality, Totals
+from plugin.workers.counters import Bound, Cardinality, Durations, Totals
 from proxy.messages import DURATION_BOUNDS_S
 
 
-def request_metrics(cardinality: Cardinality, totals: Totals) -> Iterator[Metric]:
+def request_metrics(cardinality: Cardinality, totals: Totals, services: Bound) -> Iterator[Metric]:
     requests = CounterMetricFamily(
         "consul_tgw_requests",
         "Requests of services of http, http2 and grpc that have ended, by class of the status and by reason.",
@@ -22,8 +22,13 @@ def request_metrics(cardinality: Cardinality, totals: Totals) -> Iterator[Metric
         "consul_tgw_request_duration_seconds",
         "From the head of a request until its response is complete.",
         labels=["service", "code"],
+        unit="seconds",
     )
+    shown: dict[tuple[str, str], Durations] = {}
     for (service, code_class), one in totals.durations.items():
+        key = (services.shown(service), code_class)
+        shown[key] = shown.get(key, Durations()) + one
+    for (service, code_class), one in shown.items():
         reached, buckets = 0, []
         for bound, number in zip((*map(str, DURATION_BOUNDS_S), "+Inf"), one.buckets, strict=True):
             reached += number

@@ -120,35 +120,64 @@ def totals(ended: Totals, live: Iterable[Counters]) -> Totals:
 
 
 OTHER = "other"
+MOST_SERVICES = 2_000
+MOST_SOURCES = 1_000
+MOST_COMBINATIONS = 10_000
+
+
+class Bound:
+    """Bounds the values of one label: once ``most`` are known, further ones count as ``other``.
+
+    A value that has been shown stays so: a counter must not go down. Empty is none.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._admitted: set[str] = set()
+
+    def shown(self, value: str) -> str:
+        if value and value not in self._admitted:
+            if len(self._admitted) >= self._most:
+                return OTHER
+            self._admitted.add(value)
+        return value
 
 
 class Cardinality:
     """Bounds the label combinations that are exported: once ``limit`` are known, new sources count as ``other``.
 
-    A combination that has been exported on its own stays so: a counter must not go down.
+    Services and sources have bounds of their own, too. A combination that has been exported on its own stays so: a
+    counter must not go down.
     """
 
-    def __init__(self, limit: int = 10_000) -> None:
+    def __init__(
+        self, limit: int = MOST_COMBINATIONS, *, services: Bound | None = None, sources: Bound | None = None
+    ) -> None:
         self._limit = limit
+        self._services = services or Bound(MOST_SERVICES)
+        self._sources = sources or Bound(MOST_SOURCES)
         self._admitted: set[tuple[str, ...]] = set()
 
     def bounded(self, sums: Mapping[Key, Sum]) -> dict[Key, Sum]:
         result: dict[Key, Sum] = {}
-        for key, value in sums.items():
-            service, source, reason = key
-            shown = (service, source if self._admits(key) else OTHER, reason)
+        for (service, source, reason), value in sums.items():
+            shown_service, shown_source = self._shown(service, source, reason)
+            shown = (shown_service, shown_source, reason)
             result[shown] = result.get(shown, Sum()) + value
         return result
 
     def bounded_requests(self, requests: Mapping[RequestKey, int]) -> dict[RequestKey, int]:
         result: dict[RequestKey, int] = {}
-        for key, number in requests.items():
-            service, source, code_class, reason = key
-            shown = (service, source if self._admits(key) else OTHER, code_class, reason)
+        for (service, source, code_class, reason), number in requests.items():
+            shown = (*self._shown(service, source, code_class, reason), code_class, reason)
             result[shown] = result.get(shown, 0) + number
         return result
 
-    def _admits(self, key: tuple[str, ...]) -> bool:
-        if key not in self._admitted and len(self._admitted) < self._limit:
+    def _shown(self, service: str, source: str, *more: str) -> tuple[str, str]:
+        service, source = self._services.shown(service), self._sources.shown(source)
+        key = (service, source, *more)
+        if key not in self._admitted:
+            if len(self._admitted) >= self._limit:
+                return service, OTHER
             self._admitted.add(key)
-        return key in self._admitted
+        return service, source

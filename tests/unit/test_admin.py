@@ -156,7 +156,11 @@ async def test_metrics_are_labelled_sums(client: Client) -> None:
         'consul_tgw_handshakes_refused_total{reason="not_tls"} 0.0',
         'consul_tgw_services{state="unserved"} 1.0',
         'consul_tgw_service_problems{service="broken"} 1.0',
-        'consul_tgw_watch_problem{watch="roots"} 1.0',
+        'consul_tgw_watches_failing{watch="roots"} 1.0',
+        'consul_tgw_watches_failing{watch="mesh"} 0.0',
+        'consul_tgw_denials_total{service="broken"} 0.0',
+        'consul_tgw_service_unserved{service="broken"} 1.0',
+        "consul_tgw_passing 1.0",
         'consul_tgw_dial_failures_total{service="legacy"} 6.0',
         'consul_tgw_endpoint_ejections_total{service="legacy"} 2.0',
         'consul_tgw_dial_shortages_total{service="legacy"} 1.0',
@@ -166,13 +170,12 @@ async def test_metrics_are_labelled_sums(client: Client) -> None:
         "consul_tgw_ready 1.0",
     ):
         assert expected in lines
-    expiry = [line for line in lines if line.startswith('consul_tgw_leaf_expiry_seconds{service="legacy"}')]
-    assert float(expiry[0].split()[-1]) > 1e8
+    assert 'consul_tgw_leaf_expiry_timestamp_seconds{service="legacy"} 9e+09' in lines
 
 
 def test_the_exposition_can_be_asked_for_again(view: View) -> None:
     collector = GatewayCollector(view)
-    assert exposition(collector).count(b"# TYPE") == exposition(collector).count(b"# TYPE")
+    assert exposition(collector)[0].count(b"# TYPE") == exposition(collector)[0].count(b"# TYPE")
 
 
 TOKEN = "a-secret-of-enough-length"

@@ -6,7 +6,7 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import generate_latest
 
 from plugin.admin.request_metrics import request_metrics
-from plugin.workers.counters import Cardinality, Dials, Durations, Sum, Totals, totals
+from plugin.workers.counters import Bound, Cardinality, Dials, Durations, Sum, Totals, totals
 from proxy.messages import DURATION_BOUNDS_S, Count, Counters, DialCount, DurationCount, RequestCount
 from proxy.model import CloseReason
 
@@ -70,7 +70,7 @@ def test_requests_outlive_a_worker_and_are_shown_as_a_histogram() -> None:
 
     class Collector:
         def collect(self) -> list[Metric]:
-            return list(request_metrics(Cardinality(), both))
+            return list(request_metrics(Cardinality(), both, Bound(9)))
 
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Collector())
