@@ -118,7 +118,8 @@ class _SocketChannel:
         self._on_close(RESET_ON_CLOSE)
 
     def close(self, *, reset: bool = False) -> None:
-        self._keep(0)
+        if self._kept:
+            self._keep(0)
         if not reset:
             self._on_close(_END_ON_CLOSE)
         try:

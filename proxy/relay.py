@@ -263,7 +263,8 @@ class Relay:
     def note_end(self, direction: _Direction) -> None:
         if self._first_end is None:
             self._first_end = CloseReason.CLIENT_EOF if direction is self._up else CloseReason.UPSTREAM_EOF
-        self._half_closed()
+        if self._on_half_closed is not None:
+            self._half_closed()
 
     def _half_closed(self) -> None:
         on_half_closed, self._on_half_closed = self._on_half_closed, None
@@ -304,7 +305,8 @@ class Relay:
         if up is None or down is None:
             return
         if not (up.finished and down.finished):
-            self._half_closed()
+            if self._on_half_closed is not None:
+                self._half_closed()
             return
         if self._first_end is None:
             self._first_end = CloseReason.UPSTREAM_RESET if up.dead else CloseReason.CLIENT_RESET
@@ -328,7 +330,7 @@ class Relay:
             return
         self.closed = True
         for direction in (self._up, self._down):
-            if direction is not None:
+            if direction is not None and direction.pace.streaming:
                 self.streams.leave(direction, direction.pace)
         for channel in (self._client, self._upstream):
             self.poller.forget(channel.fd)

@@ -105,14 +105,14 @@ class Steps:
             self._step(error)
 
     def _resume(self) -> None:
-        if self._waiting is not None:
-            self._stop_waiting()
+        self._stop_waiting()
         self._step(None)
 
     def _stop_waiting(self) -> None:
-        if self._waiting is None:
+        wait, self._waiting = self._waiting, None
+        if wait is None:
             return
-        (waiting, reading), self._waiting = self._waiting, None
+        waiting, reading = wait
         if reading:
             self.poller.ignore_readable(waiting.fileno())
         else:
