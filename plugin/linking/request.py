@@ -123,6 +123,11 @@ def _host(host: str, text: str) -> str:
         return host.rstrip(".").lower()
     if bracketed != (address.version == 6):
         raise Refused(f"{text!r}: an IPv6 address, and only that, is written in brackets: [fd00::9]:5432")
+    if isinstance(address, ipaddress.IPv6Address) and address.scope_id is not None:
+        raise Refused(
+            f"{text!r}: %{address.scope_id} is an interface of one machine, and the catalog is read on all of them;"
+            " write an address that means the same everywhere"
+        )
     if address.is_unspecified or address.is_multicast:
         raise Refused(f"{text!r}: {address} is not the address of one host")
     return str(address)

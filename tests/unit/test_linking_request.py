@@ -32,7 +32,7 @@ def test_addresses_hostnames_and_brackets(text: str, target: tuple[str, int]) ->
     [
         "db", ":5432", "db:", "db:0", "db:65536", "db:000080123", "db:5 4", "db:+5", "db:\u0665", "fd00::9:5432",
         "[10.0.0.9]:5432", "[db]:5432", "0.0.0.0:5432", "[::]:5432", "224.0.0.1:5432", "10.0.0.999:5432", "a b:5432",
-        "http://db:5432", "-db:5432", f"{'x' * 64}:5432",
+        "http://db:5432", "-db:5432", "[fe80::1%eth0]:5432", "[::1%A]:8", f"{'x' * 64}:5432",
     ],
 )  # fmt: skip
 def test_what_is_no_address_and_port(text: str) -> None:
