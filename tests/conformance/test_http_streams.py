@@ -11,6 +11,7 @@ from tests.conformance.http_one import Answer, OneConnection, ask, connected, re
 from tests.conformance.http_stand import mirrored
 from tests.conformance.stand import Stand
 from tests.support.eventually import eventually
+from tests.support.mesh_client import Refused
 
 TOPIC = "HTTP: streams"
 
@@ -211,3 +212,75 @@ async def test_client_gone(stand: Stand) -> Observation:
         await streams.flush()
         await eventually(lambda: other.last("/wait").reset, what="the stream is reset")
     return {"HTTP/1.1": "the service's connection ends", "HTTP/2": "the service's stream is reset"}
+
+
+# --- longer than RequestTimeout ------------------------------------------------------------------------------
+
+_LONGER_S = 2.0
+"""Than a RequestTimeout of one second."""
+
+
+async def events(exchange: Exchange) -> bool:
+    """Server-sent events, the second one late."""
+    await exchange.read_body()
+    kind = exchange.seen.value("x-kind")
+    await exchange.write(f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+    await exchange.write(b"5\r\nfirst\r\n")
+    await asyncio.sleep(_LONGER_S)
+    await exchange.write(b"6\r\nsecond\r\n0\r\n\r\n")
+    return True
+
+
+@conformance(
+    TOPIC,
+    "RequestTimeout and what is meant to last: Envoy cuts what the service alone goes on with, here it has to begin",
+    envoy={
+        "text/event-stream": "cut",
+        "text/plain": "cut",
+        "gRPC, from the service": "reset",
+        "gRPC, both ways": "goes on",
+        "websocket": "goes on",
+    },
+    ours={
+        "text/event-stream": "firstsecond",
+        "text/plain": "cut",
+        "gRPC, from the service": "goes on",
+        "gRPC, both ways": "goes on",
+        "websocket": "goes on",
+    },
+    decision="037",
+)
+async def test_longer_than_timeout(stand: Stand) -> Observation:
+    for service in ("db", "calls"):
+        await stand.config("service-resolver", service, RequestTimeout="1s")
+    mirror = await mirrored(stand)
+    calls = await mirrored(stand, "calls", protocol="grpc")
+    mirror.scripts |= {"/events": events, "/socket": switches}
+    calls.early_two_scripts["/live"] = _begins
+
+    async def lasts(kind: str) -> str:
+        try:
+            answer = await ask(stand, request("GET /events HTTP/1.1", f"X-Kind: {kind}"))
+        except (Refused, OSError):
+            return "cut"
+        return answer.text if answer.complete else "cut"
+
+    async with connected(stand) as socket, two.connected(stand, "calls") as connection:
+        await upgraded(socket, "websocket")
+        await socket.exactly(len(b"first"))
+        live = {
+            "gRPC, from the service": await connection.open(two.grpc("/live"), end=True),
+            "gRPC, both ways": await connection.open(two.grpc("/live"), end=False),
+        }
+        await connection.until(lambda: all(stream.status for stream in live.values()))
+        facts = {"text/event-stream": await lasts("text/event-stream"), "text/plain": await lasts("text/plain")}
+        await connection.ask(two.grpc("/after"), b"\0\0\0\0\0")
+        facts |= {name: "reset" if stream.reset else "goes on" for name, stream in live.items()}
+        await socket.send(b"hello")
+        facts["websocket"] = "goes on" if await socket.exactly(5) == b"hello" else "garbled"
+    return facts
+
+
+def _begins(exchange: TwoExchange) -> None:
+    exchange.respond("200", b"", [("content-type", "application/grpc")], end=False)
+    exchange.flush()
