@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from proxy.routes import Route
 
 _MOST_REPEATS = 2
+_MOST_REPLAYED = 16 * 1024
+"""Bytes of a body that are kept until the response begins: a call of gRPC that was not looked at is made again."""
 
 
 class _Nobody:
@@ -87,6 +89,8 @@ class Exchange:
         "_permit",
         "_plane",
         "_repeats",
+        "_replay",
+        "_replayed",
         "_request_ended",
         "_response_ended",
         "_route",
@@ -155,6 +159,9 @@ class Exchange:
         self._endpoints: EndpointSet | None = None
         self._held: list[bytes] = []
         """Of the body: what had been read before there was a connection to send it on."""
+        self._replay: list[bytes] | None = []
+        """What was sent of the body so far; ``None`` when that is too much, or the response has begun."""
+        self._replayed = 0
         self._trailers: Headers = []
         self._request_ended = False
         self._response_ended = False
@@ -258,6 +265,7 @@ class Exchange:
         self._outgoing = outgoing = member.request(head, self, end=end)
         room = True
         for data in held:
+            self._remember(data)
             room = outgoing.send(data)
         if not self._request_ended:
             if room:
@@ -284,8 +292,19 @@ class Exchange:
             return
         if self._outgoing is None:
             self._held.append(bytes(data))
-        elif not self._outgoing.send(data):
-            self._incoming.pause()
+        else:
+            self._remember(data)
+            if not self._outgoing.send(data):
+                self._incoming.pause()
+
+    def _remember(self, data: Data) -> None:
+        if self._replay is None:
+            return
+        self._replayed += len(data)
+        if self._replayed > _MOST_REPLAYED:
+            self._replay = None
+        else:
+            self._replay.append(bytes(data))
 
     def on_request_end(self, trailers: Headers) -> None:
         if self._request_ended or self.phase is Phase.OVER:
@@ -293,10 +312,9 @@ class Exchange:
         self.moved = self._request_ended = True
         if trailers:
             trailers = self._session.trailers_for_upstream(trailers)
+        self._trailers = trailers
         if self._outgoing is not None:
             self._outgoing.finish(trailers)
-        else:
-            self._trailers = trailers
         if self._upgraded:
             self._end_of_one_direction()
         elif self.phase is not Phase.ANSWERING and (route := self._session.current_route()) is not None:
@@ -327,6 +345,7 @@ class Exchange:
             return
         self.moved = True
         self.phase = Phase.ANSWERING
+        self._replay = None
         self.upstream_ms = (self._plane.loop.time() - self._asked_at_s) * 1000
         self.status = head.status
         self._upgraded = head.status == 101
@@ -371,6 +390,9 @@ class Exchange:
             if route is not None:
                 self._repeats += 1
                 self.phase = Phase.SEEKING
+                if not self._request_ended:
+                    self._incoming.pause()
+                self._held, self._replay, self._replayed = self._replay or [], [], 0
                 self._seek(route, fresh=not unprocessed, avoided=former if unprocessed else None)
                 return
         self.fail(_BROKEN.get(error.reason, replies.LOST), error.reason, str(error))
@@ -381,8 +403,8 @@ class Exchange:
             self._incoming.resume()
 
     def _may_repeat(self, error: UpstreamError, *, unprocessed: bool) -> bool:
-        """Nothing of a body was taken, the client was told nothing, and doing it twice is the same as once."""
-        if self.bytes_received or not self._request_ended or self._informed or self._trailers:
+        """The client was told nothing, all that was sent is at hand, and doing it twice is the same as once."""
+        if self._informed or self._replay is None:
             return False
         assert self.forwarded is not None
         return unprocessed or may_repeat(self.forwarded, error, reused=self._was_reused)

@@ -6,6 +6,8 @@ connection, nor after one that came before its request was complete, nor once an
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from proxy.errors import PeerError, UpstreamError
 from proxy.http.errors import BadResponse
 from proxy.http.h1_body import BadBody, BodyUntilEnd, ChunkedBody, CountedBody
@@ -32,6 +34,8 @@ class H1Client:
 
     ``events.on_gone`` is called once in the life of every connection, also from within :meth:`close`.
     """
+
+    announces_end: ClassVar[bool] = False
 
     __slots__ = (
         "_closing",

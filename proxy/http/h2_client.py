@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from h2.errors import ErrorCodes
 
 from proxy.errors import UpstreamError
@@ -70,6 +72,8 @@ class H2Request(Stream):
 
 class H2Client(Multiplexer[H2Request]):
     """A :class:`proxy.http.streams.ClientConnection`, and the owner of its wire."""
+
+    announces_end: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -8,7 +8,8 @@ request.
 Idle connections of HTTP/1 end after ``IDLE_S``. Servers end them, too, after a time of their own, and a request that
 is sent at that moment is lost: 30 s is below the 60 s and more of most proxies and load balancers (nginx 75 s, cloud
 balancers 60 s). Some servers wait for 5 s only (Node.js, Apache, uvicorn), so a request that may not be repeated
-(RFC 9110 section 9.2.2) is given no connection that was idle for longer than ``FRESH_S``.
+(RFC 9110 section 9.2.2) is given no connection of HTTP/1 that was idle for longer than ``FRESH_S``. One of HTTP/2 says
+which requests it did not look at.
 """
 
 from __future__ import annotations
@@ -86,7 +87,9 @@ class _Group:
             member = self.free[-1]
             if not member.connection.available:
                 self.unlist(member)
-            elif member.free_since_s >= youngest_s or member.connection.open_requests:
+            elif (
+                member.free_since_s >= youngest_s or member.connection.open_requests or member.connection.announces_end
+            ):
                 return member
             else:
                 return None

@@ -19,7 +19,7 @@ Rules for both sides:
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from proxy.errors import UpstreamError
 from proxy.http.message import Data, Headers, RequestHead, ResponseHead
@@ -149,6 +149,8 @@ class ClientConnection(Protocol):
     """A connection to an external service, which carries one request after another, or several at a time."""
 
     open_requests: int
+    announces_end: ClassVar[bool]
+    """The version has a way to say which requests were not looked at when a connection ends (GOAWAY)."""
 
     @property
     def available(self) -> bool:

@@ -146,8 +146,9 @@ async def test_a_client_that_takes_its_request_back_is_noticed_by_the_external_s
             assert two.reset is None
 
 
+@pytest.mark.parametrize("body", [b"", b"a call of gRPC"])
 async def test_what_the_external_service_did_not_look_at_is_asked_again(
-    mesh: HandMadeMesh, worker: WorkerProcess
+    mesh: HandMadeMesh, worker: WorkerProcess, body: bytes
 ) -> None:
     refused = 0
 
@@ -158,12 +159,17 @@ async def test_what_the_external_service_did_not_look_at_is_asked_again(
             exchange.connection.protocol.reset_stream(exchange.number, 7)  # REFUSED_STREAM
             exchange.connection.flush()
             return
-        exchange.start([(":status", "200")], end=True)
+        await exchange.whole()
+        exchange.start([(":status", "200"), ("x-size", str(len(exchange.body)))], end=True)
 
     async with HTTP2Backend(answer) as backend:
         await worker.update(mesh=mesh.settings(), upserts=(http_service(mesh, backend.port, protocol="http2"),))
         async with http2_client(worker.port, mesh.client_context(mesh.leaf("web")), sni("db")) as client:
-            assert (await client.request("DELETE", "/x").whole()).value(":status") == "200"
+            asked = client.request("POST", "/x", end=not body)
+            if body:
+                asked.send(body, end=True)
+            await asked.whole()
+            assert (asked.value(":status"), asked.value("x-size")) == ("200", str(len(body)))
         assert (refused, len(backend.requests)) == (1, 2)
 
 

@@ -326,19 +326,43 @@ def test_what_may_have_been_done_is_not_asked_again(stage: Make, method: bytes) 
     assert (one.client.status, len(one.searches)) == (503, 1)
 
 
-def test_nothing_is_asked_again_once_a_body_was_taken_or_something_was_told(stage: Make) -> None:
+def test_a_small_body_that_was_not_looked_at_is_sent_again(stage: Make) -> None:
+    one = stage(b"POST", length=UNKNOWN_LENGTH)
+    one.exchange.on_request_data(b"be")
+    one.reach()
+    one.exchange.on_request_data(b"fore")
+    one.exchange.on_response_lost(LOST, unprocessed=True)
+    assert one.client.waits()
+    one.exchange.on_request_data(b", meanwhile")
+    asked = one.reach()
+    assert not one.client.waits()
+    one.exchange.on_request_data(b", after")
+    one.exchange.on_request_end([(b"x", b"y")])
+    assert (bytes(asked.body), asked.finished) == (b"before, meanwhile, after", [(b"x", b"y")])
+    one.exchange.on_response_lost(LOST, unprocessed=True)
+    asked = one.reach()
+    assert (bytes(asked.body), asked.finished) == (b"before, meanwhile, after", [(b"x", b"y")])
+
+
+def test_nothing_is_asked_again_that_is_not_at_hand_or_after_something_was_told(stage: Make) -> None:
+    large = stage(b"PUT", length=100_000)
+    large.reach()
+    for _ in range(10):
+        large.exchange.on_request_data(b"x" * 10_000)
+    large.exchange.on_request_end([])
+    large.exchange.on_response_lost(LOST, unprocessed=True)
     with_body = stage(b"PUT", length=3)
     with_body.upstream.served = 1
     with_body.reach()
     with_body.exchange.on_request_data(b"abc")
     with_body.exchange.on_request_end([])
-    with_body.exchange.on_response_lost(LOST, unprocessed=True)
+    with_body.exchange.on_response_lost(LOST, unprocessed=False)
     informed = stage()
     informed.upstream.served = 1
     informed.reach()
     informed.exchange.on_informed(ResponseHead(103))
     informed.exchange.on_response_lost(LOST, unprocessed=False)
-    for one in (with_body, informed):
+    for one in (large, with_body, informed):
         assert (one.client.status, len(one.searches)) == (503, 1)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import cast
+from typing import ClassVar, cast
 
 import pytest
 
@@ -24,6 +24,8 @@ HEAD = RequestHead(b"GET", b"/", b"db", Version.HTTP_1_1)
 
 class Connection:
     """As the pool sees it; ``most`` requests at a time."""
+
+    announces_end: ClassVar[bool] = False
 
     def __init__(self, member: Member, most: int = 1) -> None:
         self.member = member
@@ -138,6 +140,14 @@ def test_a_request_that_may_not_be_repeated_gets_a_fresh_one_only(bench: Bench) 
     bench.take(target, TWO)
     bench.now_s += FRESH_S + 1
     assert bench.take(target, TWO, repeatable=False) is several
+
+
+def test_one_of_http2_that_was_idle_is_fresh_enough(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = bench.target(ONE)
+    connection = bench.add(target, ONE)
+    monkeypatch.setattr(Connection, "announces_end", True)
+    bench.now_s += FRESH_S + 1
+    assert bench.take(target, repeatable=False) is connection
 
 
 def test_idle_ones_end_after_a_while_and_busy_ones_do_not(bench: Bench) -> None:
