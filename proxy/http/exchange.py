@@ -19,16 +19,19 @@ from typing import TYPE_CHECKING
 
 from proxy.errors import UpstreamError
 from proxy.http import replies
+from proxy.http.content import is_stream
 from proxy.http.errors import BadRequest
 from proxy.http.forward import new_request_id, response_for
 from proxy.http.hash_key import hash_key
-from proxy.http.message import Data, Headers, RequestHead, ResponseHead
+from proxy.http.message import Data, Headers, ResponseHead
+from proxy.http.nobody import NOBODY
 from proxy.http.normalization import Elsewhere
 from proxy.http.reach import Search, take
 from proxy.http.replies import Reply
+from proxy.http.request_life import RequestLife
 from proxy.http.retry import may_repeat, repeatable
 from proxy.http.streams import Incoming, Outgoing
-from proxy.intentions import Decision, Permit, Refusal
+from proxy.intentions import Permit, Refusal
 from proxy.model import CloseReason, Endpoint
 from proxy.timers import Timer
 
@@ -38,33 +41,10 @@ if TYPE_CHECKING:
     from proxy.http.session import HTTPSession
     from proxy.routes import Route
 
+_OF_THE_CLIENT = frozenset({CloseReason.CLIENT_RESET, CloseReason.CLIENT_EOF})
 _MOST_REPEATS = 2
 _MOST_REPLAYED = 16 * 1024
 """Bytes of a body that are kept until the response begins: a call of gRPC that was not looked at is made again."""
-
-
-class _Nobody:
-    """The client of an exchange that is over."""
-
-    head: RequestHead
-
-    def inform(self, head: ResponseHead) -> None: ...
-
-    def respond(self, head: ResponseHead, *, end: bool) -> None: ...
-
-    def send(self, data: Data) -> bool:
-        return True
-
-    def finish(self, trailers: Headers) -> None: ...
-
-    def reset(self, reason: CloseReason, detail: str) -> None: ...
-
-    def pause(self) -> None: ...
-
-    def resume(self) -> None: ...
-
-
-_NOBODY = _Nobody()
 
 
 class Phase(enum.IntEnum):
@@ -74,7 +54,7 @@ class Phase(enum.IntEnum):
     OVER = 3
 
 
-class Exchange:
+class Exchange(RequestLife):
     """Hears of its client as ``IncomingEvents``, of the external service as ``OutgoingEvents``."""
 
     __slots__ = (
@@ -100,51 +80,17 @@ class Exchange:
         "_trailers",
         "_upgraded",
         "_was_reused",
-        "bytes_received",
-        "bytes_sent",
-        "decision",
-        "detail",
-        "endpoint",
-        "flags",
-        "forwarded",
-        "head",
         "moved",
-        "opened_at_s",
         "phase",
         "quiet",
-        "reason",
-        "request_id",
-        "response",
-        "started_s",
-        "status",
-        "upstream_ms",
     )
 
     def __init__(self, session: HTTPSession, incoming: Incoming) -> None:
         self._session = session
         self._plane = session.plane
         self._incoming: Incoming = incoming
-        self.head = incoming.head
+        super().__init__(incoming.head, wall_s=time.time(), monotonic_s=self._plane.loop.time())
         self.phase = Phase.SEEKING
-        self.opened_at_s = time.time()
-        self.started_s = self._plane.loop.time()
-        self.decision: Decision | None = None
-        self.forwarded: RequestHead | None = None
-        """As the external service is asked; the target in it was decided about."""
-        self.endpoint: Endpoint | None = None
-        self.status = 0
-        self.response: ResponseHead | None = None
-        """As the client was answered."""
-        self.reason: CloseReason | None = None
-        self.detail = ""
-        self.flags = ""
-        """Envoy's response flags."""
-        self.request_id = b""
-        self.bytes_received = 0
-        """Of the request's body."""
-        self.bytes_sent = 0
-        self.upstream_ms = -1.0
-        """From the moment at which the external service was asked for the first time, until it answered."""
         self.moved = False
         """A byte, or an end, in either direction since this was looked at."""
         self.quiet = 0
@@ -275,7 +221,7 @@ class Exchange:
 
     def on_unreachable(self, error: UpstreamError) -> None:
         self._search = None
-        reply = _UNREACHABLE.get(error.reason, replies.CONNECT_FAILED)
+        reply = replies.unreachable(error.reason)
         self._reply(reply, error.reason, str(error))
 
     def on_broken(self, error: BaseException) -> None:
@@ -351,7 +297,7 @@ class Exchange:
         self._upgraded = head.status == 101
         if self._upgraded:
             self._request_ended = False  # the other protocol ends on its own
-        if self._upgraded or _is_stream(self.head, head):
+        if self._upgraded or is_stream(self.head, head):
             self._end_of_timeout()
         self.response = response = response_for(head, self._cookies)
         self._incoming.respond(response, end=end)
@@ -395,7 +341,7 @@ class Exchange:
                 self._held, self._replay, self._replayed = self._replay or [], [], 0
                 self._seek(route, fresh=not unprocessed, avoided=former if unprocessed else None)
                 return
-        self.fail(_BROKEN.get(error.reason, replies.LOST), error.reason, str(error))
+        self.fail(replies.broken(error.reason), error.reason, str(error))
 
     def on_upstream_room(self) -> None:
         self.moved = True
@@ -484,24 +430,5 @@ class Exchange:
         self._give_back()
         self._held.clear()
         # It points back here: without this the cycle collector would have to find every request.
-        self._incoming = _NOBODY
+        self._incoming = NOBODY
         self._session.ended(self)
-
-
-_BROKEN = {CloseReason.BAD_RESPONSE: replies.BAD_RESPONSE, CloseReason.INTERNAL: replies.INTERNAL}
-_OF_THE_CLIENT = frozenset({CloseReason.CLIENT_RESET, CloseReason.CLIENT_EOF})
-_UNREACHABLE = {
-    CloseReason.NO_ENDPOINTS: replies.NO_ENDPOINTS,
-    CloseReason.OVER_LIMIT: replies.OVERFLOW,
-    CloseReason.DIAL_TIMEOUT: replies.CONNECT_TIMEOUT,
-}
-
-
-def _is_stream(request: RequestHead, response: ResponseHead) -> bool:
-    """Whether the response goes on for as long as it likes: it is only required to begin in time."""
-    if replies.is_grpc(request):
-        return True
-    for name, value in response.headers:
-        if name == b"content-type":
-            return value.startswith(b"text/event-stream")
-    return False

@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from proxy.http.content import GRPC, is_grpc
 from proxy.http.forward import date
 from proxy.http.message import Headers, RequestHead, ResponseHead
+from proxy.model import CloseReason
 
-_GRPC = b"application/grpc"
 _GRPC_STATUS = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
 """From https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md; anything else is 2, unknown."""
 _UNKNOWN = 2
@@ -51,13 +52,22 @@ UNLINKED = Reply(404, "", "NR")
 INTERNAL = Reply(500, "", "")
 
 
-def is_grpc(head: RequestHead) -> bool:
-    """Whether the caller speaks gRPC: ``application/grpc``, ``application/grpc+proto`` ..."""
-    for name, value in head.headers:
-        if name == b"content-type":
-            rest = value[len(_GRPC) :] if value.startswith(_GRPC) else None
-            return rest is not None and rest[:1] in (b"", b"+", b";")
-    return False
+_UNREACHABLE = {
+    CloseReason.NO_ENDPOINTS: NO_ENDPOINTS,
+    CloseReason.OVER_LIMIT: OVERFLOW,
+    CloseReason.DIAL_TIMEOUT: CONNECT_TIMEOUT,
+}
+_BROKEN = {CloseReason.BAD_RESPONSE: BAD_RESPONSE, CloseReason.INTERNAL: INTERNAL}
+
+
+def unreachable(reason: CloseReason) -> Reply:
+    """No connection takes the request."""
+    return _UNREACHABLE.get(reason, CONNECT_FAILED)
+
+
+def broken(reason: CloseReason) -> Reply:
+    """The external service was asked, and there is no response."""
+    return _BROKEN.get(reason, LOST)
 
 
 def response(reply: Reply, request: RequestHead) -> tuple[ResponseHead, bytes]:
@@ -74,7 +84,7 @@ def response(reply: Reply, request: RequestHead) -> tuple[ResponseHead, bytes]:
 def _grpc(reply: Reply) -> Headers:
     status = _GRPC_STATUS.get(reply.status, _UNKNOWN)
     return [
-        (b"content-type", _GRPC),
+        (b"content-type", GRPC),
         (b"grpc-status", str(status).encode()),
         (b"grpc-message", quote(reply.text, safe=" !\"#$&'()*+,/:;<=>?@[\\]^`{|}").encode()),
         date(),

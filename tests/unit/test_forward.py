@@ -8,6 +8,7 @@ import pytest
 
 from proxy.errors import UpstreamError
 from proxy.http import replies
+from proxy.http.content import is_grpc
 from proxy.http.forward import client_certificate_element, new_request_id, request_for, response_for
 from proxy.http.hash_key import hash_key
 from proxy.http.message import Headers, RequestHead, ResponseHead, Version
@@ -154,7 +155,7 @@ def test_a_response_gets_a_date_only_where_it_has_none() -> None:
     ],
 )
 def test_who_speaks_grpc(content_type: bytes, expected: bool) -> None:
-    assert replies.is_grpc(head((b"content-type", content_type))) is expected
+    assert is_grpc(head((b"content-type", content_type))) is expected
 
 
 def test_answers_of_the_gateway() -> None:
