@@ -20,12 +20,14 @@ from plugin import privileges
 from plugin.access_log_sink import AccessLogSink
 from plugin.addresses import HostPort, bind_addresses
 from plugin.admin.app import AdminServer, build_app
+from plugin.admin.explain_pages import add_explaining
 from plugin.admin.guard import Access
 from plugin.admin.token import AdminToken, new_secret
 from plugin.consul.client import ConsulClient
 from plugin.control_view import ControlView
 from plugin.definition import Definition
 from plugin.errors import GatewayError, StartError
+from plugin.explaining import Explainer
 from plugin.gateway import PATIENCE_AFTER_RESTORE_S, Gateway
 from plugin.health import Health
 from plugin.life import Life, Phase
@@ -254,14 +256,24 @@ class Supervisor:
         self._view = view
         self._farewell = Farewell(settings, self._life, self._workers, self._registration)
         self._parts = Parts()
-        self._admin = AdminServer(
-            build_app(
-                view,
-                Access(token=AdminToken(self._admin_secret()), remote=settings.admin_is_remote),
-                refresh=lambda: os.kill(os.getpid(), signal.SIGHUP),
-                operations=Operations(workers=self._workers),
-            )
+        app = build_app(
+            view,
+            Access(token=AdminToken(self._admin_secret()), remote=settings.admin_is_remote),
+            refresh=lambda: os.kill(os.getpid(), signal.SIGHUP),
+            operations=Operations(workers=self._workers),
         )
+        add_explaining(
+            app,
+            Explainer(
+                settings=settings,
+                published=published,
+                gateway=self._gateway,
+                store=self._store,
+                workers=self._workers,
+                freshness=self._freshness,
+            ),
+        )
+        self._admin = AdminServer(app)
         self._turnover = Turnover(
             settings,
             self._life,

@@ -116,6 +116,10 @@ class EndpointSet:
         """Connections, or requests, that it has from this worker."""
         return self._load.get(place(endpoint), 0)
 
+    def left_out(self) -> tuple[Endpoint, ...]:
+        """Those that get no connections for a while."""
+        return tuple(one for one in self.endpoints if self._ejections.out(one)) if self._ejections else ()
+
     def take_over(self, former: EndpointSet) -> None:
         """Go on counting where the set that this one replaces stopped, and leave out what it left out."""
         self._load = former._load

@@ -30,11 +30,24 @@ from proxy.intentions import Refusal
 from proxy.lingering import Lingering
 from proxy.listener import printed
 from proxy.live import LiveConnections, text_of
-from proxy.messages import Applied, ConnectionPage, Counters, Ended, Kill, Killed, Limits, Query, Update
+from proxy.messages import (
+    Applied,
+    ConnectionPage,
+    Counters,
+    Ended,
+    Kill,
+    Killed,
+    Limits,
+    Query,
+    Recall,
+    Recollection,
+    Update,
+)
 from proxy.model import CloseReason, Service, ServiceName
 from proxy.overload import LineBudget, Reminder, Room
 from proxy.pending import PendingHandshakes
 from proxy.poller import Poller
+from proxy.recent import Recent, remarkable
 from proxy.routes import RouteTable
 from proxy.shortage import ShortageError, ShortageLog
 from proxy.streams import Streams
@@ -84,6 +97,7 @@ class DataPlane:
         self._lines_of_strangers = LineBudget()
         self._worker = worker
         self._access_log = access_log
+        self._recent = Recent()
         self._numbers = itertools.count(1)
         self._idle = asyncio.Event()
         self._idle.set()
@@ -160,12 +174,18 @@ class DataPlane:
         life = carrier.life
         assert life.reason is not None
         self.telemetry.closed(life.service, carrier.source_text, str(life.reason), received, sent)
-        if not self._access_log.wanted or life.reason is CloseReason.NO_BYTES:
+        if not self._notes(life.reason) or life.reason is CloseReason.NO_BYTES:
             return
         if carrier.asked and life.reason not in (CloseReason.FLOOD, CloseReason.KILLED):
             return  # its requests were logged, one by one; a flood is of none of them, and an operator gave a reason
         if carrier.source is not None or self._lines_of_strangers.spend(self.loop.time()):
-            self._access_log.write(carrier.record(self._worker, received, sent, self.loop.time()), life.opened_at_s)
+            record = carrier.record(self._worker, received, sent, self.loop.time())
+            self._recent.add(record)
+            self._access_log.write(record, life.opened_at_s)
+
+    def _notes(self, reason: CloseReason | None) -> bool:
+        """Whether what ended for that reason is recorded anywhere."""
+        return self._access_log.wanted or remarkable(reason)
 
     def wire(self, channel: Channel) -> Wire:
         """For whoever speaks over ``channel``, and becomes its owner at once."""
@@ -192,16 +212,18 @@ class DataPlane:
         reason = str(exchange.reason)
         took_s = now_s - exchange.started_s
         self.telemetry.requested(session.life.service, session.source_text, exchange.status, reason, took_s)
-        if self._access_log.wanted:
+        if self._notes(exchange.reason):
             record = recorded(self._worker, session, exchange, now_s)
+            self._recent.add(record)
             self._access_log.write(record, exchange.opened_at_s, exchange)
 
     def request_refused(self, session: HTTPSession, status: int, what: str) -> None:
         """A request that no exchange was made for."""
         self.telemetry.requested(session.life.service, session.source_text, status, CloseReason.BAD_REQUEST.value, 0.0)
-        if self._access_log.wanted:
-            wall_s = time.time()
-            self._access_log.write(refused(self._worker, session, status, what, wall_s), wall_s)
+        wall_s = time.time()
+        record = refused(self._worker, session, status, what, wall_s)
+        self._recent.add(record)
+        self._access_log.write(record, wall_s)
 
     def drain(self) -> None:
         """The worker stops: connections of layer 7 take no more requests, and end with the last one."""
@@ -278,6 +300,12 @@ class DataPlane:
         for carrier, _ in found:
             carrier.close(CloseReason.KILLED, wanted.detail)
         return Killed(wanted.id, tuple(shown for _, shown in found))
+
+    def recall(self, asked: Recall) -> Recollection:
+        state = self.routes.state(asked.service) if asked.service is not None else None
+        sets = [target.endpoints for target in state.targets.values()] if state is not None else []
+        left_out = dict.fromkeys(str(endpoint) for one in sets for endpoint in one.left_out())
+        return Recollection(asked.id, self._recent.matching(asked), tuple(left_out))
 
     async def drained(self) -> None:
         """Return when no connection is left."""

@@ -23,6 +23,11 @@ class IntentionIndex:
         self._intentions = tuple(sorted(intentions, key=lambda intention: -intention.precedence))
         self._ranks = _rank_by_source(self._intentions)
 
+    def matches(self, identity: Identity, peer: str) -> tuple[Intention, ...]:
+        """Every intention that concerns this caller; the first one decides."""
+        sources = frozenset(_sources_of(identity, peer))
+        return tuple(one for one in self._intentions if _source_of(one) in sources)
+
     def first_match(self, identity: Identity, peer: str) -> Intention | None:
         ranks = (self._ranks.get(source) for source in _sources_of(identity, peer))
         rank = min((rank for rank in ranks if rank is not None), default=None)
@@ -46,11 +51,14 @@ def _rank_by_source(intentions: tuple[Intention, ...]) -> Mapping[_Source, int]:
     """Return the place of the first intention for each source."""
     ranks: dict[_Source, int] = {}
     for rank, intention in enumerate(intentions):
-        # The partition of a peer's source is fixed by the peering, and checked with the trust domain.
-        partition = ANY if intention.source_peer else intention.source_partition
-        source = (intention.source_peer, partition, intention.source_namespace, intention.source)
-        ranks.setdefault(source, rank)
+        ranks.setdefault(_source_of(intention), rank)
     return ranks
+
+
+def _source_of(intention: Intention) -> _Source:
+    # The partition of a peer's source is fixed by the peering, and checked with the trust domain.
+    partition = ANY if intention.source_peer else intention.source_partition
+    return intention.source_peer, partition, intention.source_namespace, intention.source
 
 
 def _sources_of(identity: Identity, peer: str) -> Iterator[_Source]:

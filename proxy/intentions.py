@@ -101,6 +101,10 @@ class Policy:
         rules = self._rules_for(identity, peer)
         return rules.connection if rules.request is None else rules.request.decide(head, now_s)
 
+    def matching(self, identity: Identity, peer: str) -> tuple[Intention, ...]:
+        """Every intention that concerns this caller, the one that decides first; none while they are not known."""
+        return () if self._index is None else self._index.matches(identity, peer)
+
     def explain_request(self, identity: Identity, peer: str, head: RequestHead, now_s: float) -> Iterator[str]:
         """Say in lines of text how :meth:`authorize_request` comes to its decision."""
         rules = self._rules_for(identity, peer)

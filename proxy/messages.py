@@ -129,6 +129,19 @@ class Kill(msgspec.Struct, frozen=True, tag="kill"):
     """For the access log."""
 
 
+class Recall(msgspec.Struct, frozen=True, tag="recall"):
+    """Asks what has ended lately, the newest first, and which endpoints are left out."""
+
+    id: int
+    number: int = 0
+    """Of the connection; 0 is any."""
+    service: ServiceName | None = None
+    """``None`` is any, and then no endpoint is told."""
+    allowed: bool = True
+    """Also those that policy had let in."""
+    limit: int = 100
+
+
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
     """A worker introduces itself: after ``Start``, or to a new control process that adopts it."""
 
@@ -325,5 +338,13 @@ class Killed(msgspec.Struct, frozen=True, tag="killed"):
     """As they were just before."""
 
 
-ToWorker = Start | Update | AccessLogTarget | Drain | Query | Kill | Listen | Ping
-ToControl = Hello | Applied | Counters | ConnectionPage | Killed | Listening | Pong
+class Recollection(msgspec.Struct, frozen=True, tag="recollection"):
+    id: int
+    records: tuple[str, ...]
+    """Lines of the access log in its built-in form (JSON)."""
+    left_out: tuple[str, ...] = ()
+    """Endpoints of the service that get no connections for a while, because dialling them failed again and again."""
+
+
+ToWorker = Start | Update | AccessLogTarget | Drain | Query | Kill | Listen | Ping | Recall
+ToControl = Hello | Applied | Counters | ConnectionPage | Killed | Listening | Pong | Recollection

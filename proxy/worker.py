@@ -36,6 +36,7 @@ from proxy.messages import (
     Ping,
     Pong,
     Query,
+    Recall,
     Start,
     ToWorker,
     Update,
@@ -117,6 +118,9 @@ class Worker:
             case Kill():
                 if self._plane is not None and self._link is not None:
                     self._link.send(self._plane.kill(frame))
+            case Recall():
+                if self._plane is not None and self._link is not None:
+                    self._link.send(self._plane.recall(frame))
             case Ping():
                 if self._link is not None:
                     self._link.send(Pong(frame.id))

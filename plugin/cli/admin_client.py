@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,15 +19,17 @@ from plugin.runtime_dir import base_directory, gateway_directories, read_admin_a
 from plugin.status import Status
 
 TIMEOUT_S = 10.0
+Headers = Sequence[tuple[str, str]]
 
 
 class NotRunning(GatewayError):
     """No gateway answers."""
 
 
-def fetch(path: str, *, service: str, admin_address: str, runtime_dir: Path | None) -> bytes:
+def fetch(path: str, *, service: str, admin_address: str, runtime_dir: Path | None, headers: Headers = ()) -> bytes:
     """The body of ``path`` from the gateway that is meant. :raises NotRunning: when there is none, or several."""
-    return asyncio.run(_ask("GET", path, service, admin_address, runtime_dir, read_secret(None)))
+    secret = read_secret(None)
+    return asyncio.run(_ask("GET", path, service, admin_address, runtime_dir, secret, headers=headers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,7 @@ async def _ask(
     runtime_dir: Path | None,
     secret: str,
     body: object = None,
+    headers: Headers = (),
 ) -> bytes:
     base = base_directory(runtime_dir)
     if not admin_address:
@@ -94,7 +98,7 @@ async def _ask(
         admin_address = await _find(service, base, secret)
     if not secret and method != "GET":
         secret = _own_token(base, admin_address)
-    return await _request(method, admin_address, path, secret, body)
+    return await _request(method, admin_address, path, secret, body, headers)
 
 
 def _check_owner(base: Path) -> None:
@@ -134,7 +138,14 @@ async def _find(service: str, base: Path, secret: str) -> str:
 
 
 async def _request(
-    method: str, address: str, path: str, secret: str, body: object = None, *, timeout_s: float = TIMEOUT_S
+    method: str,
+    address: str,
+    path: str,
+    secret: str,
+    body: object = None,
+    headers: Headers = (),
+    *,
+    timeout_s: float = TIMEOUT_S,
 ) -> bytes:
     try:
         socket = socket_path(address)
@@ -142,15 +153,18 @@ async def _request(
     except ConfigError as error:
         raise NotRunning(str(error)) from error
     connector = None if socket is None else aiohttp.UnixConnector(str(socket))
-    headers = {"Authorization": f"Bearer {secret}"} if secret else {}
+    sent = [*headers, *([("Authorization", f"Bearer {secret}")] if secret else [])]
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s), connector=connector) as session,
-            session.request(method, f"http://{where}{path}", json=body, headers=headers) as answer,
+            session.request(method, f"http://{where}{path}", json=body, headers=sent) as answer,
         ):
             told = await answer.read()
     except (aiohttp.ClientError, TimeoutError) as error:
         raise NotRunning(f"no gateway answers at {address}: {str(error) or 'it took too long'}") from error
+    text = told.decode(errors="replace").strip()
+    if answer.status == 400:
+        raise ConfigError(text)
     if answer.status >= 300:
-        raise NotRunning(f"{address}{path} answered {answer.status}: {told.decode(errors='replace').strip()}")
+        raise NotRunning(f"{address}{path} answered {answer.status}: {text}")
     return told

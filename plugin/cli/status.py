@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from plugin.cli.admin_client import fetch
+from plugin.spans import duration as duration
 from plugin.status import ServiceStatus, Status
 
 EXIT_NOT_READY = 1
@@ -147,14 +148,3 @@ def _workers(shown: Status) -> Table:
             escape(", ".join([*notes, *one.problems])),
         )
     return table
-
-
-def duration(seconds: float) -> str:
-    """``3d 4h``, ``2h 5m``, ``40s``: the two largest units."""
-    left = int(abs(seconds))
-    parts: list[str] = []
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
-        count, left = divmod(left, size)
-        if count or (unit == "s" and not parts):
-            parts.append(f"{count}{unit}")
-    return ("-" if seconds <= -1 else "") + " ".join(parts[:2])

@@ -16,6 +16,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
 
 from plugin.errors import GatewayError
 from plugin.workers.channel import Channel
@@ -41,6 +44,8 @@ from proxy.messages import (
     Ping,
     Pong,
     Query,
+    Recall,
+    Recollection,
     Start,
     ToControl,
     Update,
@@ -121,6 +126,7 @@ class Worker:
         """What it was told to listen on and has not confirmed yet."""
         self._query_ids = itertools.count(1)
         self._queries: dict[int, asyncio.Future[ConnectionPage | Killed]] = {}
+        self._recalls: dict[int, asyncio.Future[Recollection]] = {}
         self.process = Process(pid, lambda code: on_exit(self, code), child)
 
     async def start(self, connected: socket.socket, start: Start) -> None:
@@ -267,6 +273,20 @@ class Worker:
         finally:
             self._queries.pop(question.id, None)
 
+    async def recall(self, asked: Recall, deadline_s: float) -> Recollection:
+        """What has ended lately; the ID of ``asked`` is given here. :raises WorkerGone: without an answer."""
+        if self._channel is None or not self.connected or not self.driven:
+            raise WorkerGone(f"worker {self.index} (process {self.pid}) is not connected")
+        asked = msgspec.structs.replace(asked, id=next(self._query_ids))
+        answer = self._recalls[asked.id] = asyncio.get_running_loop().create_future()
+        self._channel.send(frames.encode(asked))
+        try:
+            return await asyncio.wait_for(answer, deadline_s)
+        except TimeoutError as error:
+            raise WorkerGone(f"worker {self.index} (process {self.pid}) did not answer in {deadline_s:g} s") from error
+        finally:
+            self._recalls.pop(asked.id, None)
+
     def disconnect(self) -> None:
         """Drop the control connection; the worker then goes on by itself."""
         if self._channel is not None:
@@ -315,6 +335,10 @@ class Worker:
                 self.silent = 0
             case Listening():
                 self._listens(frame)
+            case Recollection():
+                recalled = self._recalls.get(frame.id)
+                if recalled is not None and not recalled.done():
+                    recalled.set_result(frame)
             case ConnectionPage() | Killed():
                 answer = self._queries.get(frame.id)
                 if answer is not None and not answer.done():
@@ -357,7 +381,8 @@ class Worker:
         self._channel = None
         self._to_pass.clear()
         self._unconfirmed = None
-        for answer in self._queries.values():
+        waiting: list[asyncio.Future[Any]] = [*self._queries.values(), *self._recalls.values()]
+        for answer in waiting:
             if not answer.done():
                 answer.set_exception(WorkerGone(f"worker {self.index} (process {self.pid}) ended"))
         self._on_disconnect(self, problem)
