@@ -22,6 +22,7 @@ from plugin.assemble.intentions import decode_intentions, requirements_of
 from plugin.assemble.links import WILDCARD
 from plugin.assemble.token_providers import answered, token_providers
 from plugin.consul.api import AccessLogs
+from plugin.events.updates import UpdateStory
 from plugin.facts import Fact, MeshFacts, ServiceFacts
 from plugin.observe.store import Changes, FactStore
 from plugin.workers.published import Published
@@ -83,6 +84,7 @@ class Gateway:
         self._mesh_facts: MeshFacts | None = None
         self._problems: dict[ServiceName, tuple[str, ...]] = {}
         self._warnings: dict[ServiceName, tuple[str, ...]] = {}
+        self._story = UpdateStory()
         self.mesh_problems: tuple[str, ...] = ("the mesh is not known yet",)
         """Why no service can be served yet."""
         self.mesh_warnings: tuple[str, ...] = ()
@@ -118,7 +120,9 @@ class Gateway:
         """Let nobody new in, or let them in again: the state is too old, or no longer."""
         self._stale = stale
         if self._published.mesh is not None:
-            self._published.mesh = msgspec.structs.replace(self._published.mesh, stale=stale)
+            before = self._published.mesh
+            self._published.mesh = msgspec.structs.replace(before, stale=stale)
+            self._story.mesh(before, self._published.mesh, self._store.mesh_facts())
             self._commit(frozenset(), mesh=True)
 
     def problems_of(self, name: ServiceName) -> tuple[str, ...]:
@@ -164,6 +168,7 @@ class Gateway:
         before, alike = self._published.mesh, _same_values(facts, self._mesh_facts)
         self._mesh_facts = facts
         self._published.mesh = mesh
+        self._story.mesh(before, mesh, facts)
         if before is None or not alike:
             return _Shared.OTHER
         if mesh == before:
@@ -186,6 +191,7 @@ class Gateway:
             self._warnings.pop(name, None)
             self._assembler.forget(name)
             self._needs(name, None)
+            self._story.unlinked(name, self._store.entry.fact.index)
             emit(logger, logging.INFO, "service.unlinked", f"{name} is no longer linked", service=str(name))
 
     def _assembled(self, names: Iterable[ServiceName]) -> frozenset[ServiceName]:
@@ -217,6 +223,7 @@ class Gateway:
         if now is None or now == had or self._published.mesh is None:
             return False
         self._published.services[name] = now
+        self._story.service(had, now, facts)
         if had is None:
             emit(logger, logging.INFO, "service.served", f"{name} is served", service=str(name))
         return True
@@ -245,6 +252,7 @@ class Gateway:
         if mesh is None or facts.wanted_providers == frozenset(one.name for one in mesh.token_providers):
             return False
         self._published.mesh = msgspec.structs.replace(mesh, token_providers=token_providers(facts).providers)
+        self._story.mesh(mesh, self._published.mesh, facts)
         return True
 
     def _commit(self, names: frozenset[ServiceName], *, mesh: bool) -> None:
@@ -257,6 +265,7 @@ class Gateway:
         self._links_published = links
         self._published.generation += 1
         self._publish(names, mesh=mesh)
+        self._story.tell(self._published.generation, names)
 
     def _settled(self) -> bool:
         """Every answer that the first state needs has come, good or bad."""

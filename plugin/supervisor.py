@@ -27,6 +27,7 @@ from plugin.consul.client import ConsulClient
 from plugin.control_view import ControlView
 from plugin.definition import Definition
 from plugin.errors import GatewayError, StartError
+from plugin.events.ring import EventRing
 from plugin.explaining import Explainer
 from plugin.gateway import PATIENCE_AFTER_RESTORE_S, Gateway
 from plugin.health import Health
@@ -53,6 +54,7 @@ from plugin.workers.pool import Workers, WorkerSettings, usable_cores
 from plugin.workers.process import worker_command
 from plugin.workers.published import Published
 from plugin.workers.sockets import can_bind, check_can_listen
+from proxy import logs
 from proxy.logs import emit
 
 logger = logging.getLogger(__name__)
@@ -81,6 +83,12 @@ def _open_as_many_files_as_allowed() -> None:
 
 
 async def _run(settings: GatewaySettings) -> int:
+    ring = EventRing()
+    with logs.heard_by(ring.heard):
+        return await _run_heard(settings, ring)
+
+
+async def _run_heard(settings: GatewaySettings, ring: EventRing) -> int:
     understudy = await Understudy.called(settings, os.environ) if program.REHEARSAL in os.environ else None
     inherited = inheritance.receive()
     signals = _Signals()
@@ -96,7 +104,7 @@ async def _run(settings: GatewaySettings) -> int:
             else:
                 definition = Definition(client, settings.id, settings.host_port, proxy_config)
                 bound = await definition.bind(saved_addresses(settings.state_dir, _owner(settings)))
-            supervisor = Supervisor(settings, directory, client, proxy_config, bound, definition, inherited)
+            supervisor = Supervisor(settings, directory, client, proxy_config, bound, definition, inherited, ring=ring)
             if understudy is not None:
                 return await understudy.play(supervisor)
             return await supervisor.run(signals)
@@ -159,6 +167,8 @@ class Supervisor:
         bound: tuple[HostPort, ...],
         definition: Definition | None,
         inherited: Inheritance | None = None,
+        *,
+        ring: EventRing,
     ) -> None:
         """``definition`` is where somebody else registers the gateway, and then ``proxy_config`` is only ours."""
         self._settings = settings
@@ -260,7 +270,13 @@ class Supervisor:
             view,
             Access(token=AdminToken(self._admin_secret()), remote=settings.admin_is_remote),
             refresh=lambda: os.kill(os.getpid(), signal.SIGHUP),
-            operations=Operations(workers=self._workers),
+            operations=Operations(
+                settings=settings,
+                store=self._store,
+                observer=self._observer,
+                workers=self._workers,
+                ring=ring,
+            ),
         )
         add_explaining(
             app,

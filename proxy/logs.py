@@ -14,6 +14,7 @@ import logging
 import logging.handlers
 import queue
 import sys
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -34,6 +35,22 @@ FORMATS = ("text", "json")
 def emit(logger: logging.Logger, level: int, event: str, message: str, **fields: object) -> None:
     """Log ``message`` with the stable name ``event`` (``worker.started``) and ``fields``."""
     logger.log(level, "%s", message, extra={"event": event, **fields})
+    for hear in _listeners:
+        hear(level, event, message, fields)
+
+
+Listener = Callable[[int, str, str, Mapping[str, object]], None]
+_listeners: list[Listener] = []
+
+
+@contextlib.contextmanager
+def heard_by(listener: Listener) -> Iterator[None]:
+    """``listener`` is told of every event of this process, whatever the level of the log is. It must not raise."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:

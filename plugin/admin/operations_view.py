@@ -7,6 +7,9 @@ from typing import Protocol
 import msgspec
 
 from plugin.admin.view import WorkerConnection
+from plugin.certificates import CertificateList
+from plugin.events.ring import EventPage
+from plugin.traffic import Traffic
 
 
 class KillRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -33,6 +36,18 @@ class KillReport(msgspec.Struct, frozen=True):
 
 
 class OperationsView(Protocol):
+    async def events(self, after: int, wait_s: float) -> EventPage:
+        """What came after event ``after``; waited for up to ``wait_s`` while there is none."""
+        ...
+
+    def stop_waiting(self) -> None:
+        """Answer everybody who waits: the process ends."""
+        ...
+
+    def traffic(self) -> Traffic: ...
+
+    async def certificates(self) -> CertificateList: ...
+
     async def kill(self, wanted: KillRequest) -> KillReport:
         """:raises ConfigError: when it names nothing, or more than one connection by one ID."""
         ...

@@ -20,7 +20,7 @@ EXIT_ERROR = 2
 _NAMES = (
     *("run", "reload", "dev", "link", "unlink", "status"),
     *("check", "acl-policy", "snapshot", "refresh", "version"),
-    "connections",
+    *("connections", "events", "top", "certs"),
     *("explain",),
 )
 """Each is a function of the module of its name, with ``_`` for ``-``."""

@@ -98,6 +98,11 @@ class LeafKeeper:
     def states(self) -> list[WatchState]:
         return [kept.state() for kept in self._kept.values()]
 
+    def renewal_due_s(self, name: ServiceName) -> float:
+        """When the next leaf is first asked for by its age, Unix time; 0 while there is none."""
+        kept = self._kept.get(name)
+        return kept.known.renewal_due_s(kept.fraction) if kept is not None and kept.known is not None else 0.0
+
     async def keep(self, name: ServiceName) -> None:
         """Run until cancelled, which is what happens when ``name`` is unlinked."""
         kept = self._kept[name] = _Kept(name, self._store.leaf(name))

@@ -115,6 +115,10 @@ class Observer:
         """Why nothing is asked at the moment; empty when the agent is there."""
         return str(self._client.presence.problem or "")
 
+    def leaf_renewal_due_s(self, name: ServiceName) -> float:
+        """When the next leaf of ``name`` is first asked for by its age, Unix time; 0 while there is none."""
+        return self._leaves.renewal_due_s(name)
+
     def watch_states(self) -> list[WatchState]:
         return [
             *(poller.state() for poller in self._pollers),

@@ -375,6 +375,20 @@ class Worker:
             emit(logger, logging.WARNING, "worker.update_problem", message, worker=self.index, service=subject)
         self.applied = max(self.applied, report.generation)
         self.revoked += report.revoked
+        for ended in report.ended:
+            message = f"policy has ended {ended.number} connections or requests of {ended.source} to {ended.service}"
+            emit(
+                logger,
+                logging.INFO,
+                "policy.ended",
+                f"{message}: {ended.reason}",
+                worker=self.index,
+                service=ended.service,
+                source=ended.source,
+                reason=ended.reason,
+                count=ended.number,
+                generation=report.generation,
+            )
         self._on_progress(self)
 
     def _disconnected(self, problem: str) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import signal
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +17,9 @@ import pytest_asyncio
 from plugin.dev.consul_agent import ConsulAgent
 from plugin.dev.external import ExternalService, echo
 from plugin.dev.gateway import Gateway
-from tests.support.command import Said, consul_tgw
+from plugin.dev.pki import Authority
+from plugin.tasks import spawn
+from tests.support.command import ROOT, Said, consul_tgw
 from tests.support.eventually import eventually
 from tests.support.linking import Links, dial, let_in, serves
 from tests.support.mesh_client import MeshClient, MeshConnection
@@ -154,3 +159,118 @@ async def test_without_the_token_nothing_is_ended(stage: Stage) -> None:
         said = await consul_tgw("connections", "kill", f"--service={SERVICE}", address, environment=environment)
         assert (said.code, "answered 401" in said.errors) == (2, True)
         assert await asyncio.wait_for(connection.exchange(b"on"), 20) == b"on"
+
+
+def _changes(said: Said, service: str = SERVICE) -> list[tuple[str, int]]:
+    assert said.code == 0, said.errors
+    events = [one for one in said.json["events"] if one["event"] == "state.updated"]
+    return [(one["what"], one["index"]) for event in events for one in event["changes"] if one["service"] == service]
+
+
+async def test_events_say_what_changed_and_from_which_index(stage: Stage) -> None:
+    followed = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "plugin", "events", "--follow", "--json", f"--service={SERVICE}"),
+        f"--admin-address=127.0.0.1:{stage.gateway.admin_port}",
+        stdout=asyncio.subprocess.PIPE,
+        cwd=ROOT,
+        env=stage.agent.cli_environment(),
+    )
+    assert followed.stdout is not None
+    try:
+        async with await stage.connect(BATCH) as connection:
+            lines = [json.loads(await asyncio.wait_for(followed.stdout.readline(), 30))]
+            await stage.agent.write_intention(BATCH, SERVICE, "deny")
+            written = await stage.agent.api("GET", f"/v1/config/service-intentions/{SERVICE}")
+            await connection.ended()
+        async with asyncio.timeout(30):
+            while not any(line["event"] == "policy.ended" for line in lines):
+                lines.append(json.loads(await followed.stdout.readline()))
+    finally:
+        followed.send_signal(signal.SIGINT)
+        assert await followed.wait() == 130
+        await stage.agent.write_intention(BATCH, SERVICE)
+    ended = lines[-1]
+    assert (ended["fields"]["source"], ended["fields"]["count"], ended["fields"]["reason"]) == (BATCH, 1, "revoked")
+    told = [change for line in lines if line["event"] == "state.updated" for change in line["changes"]][-1]
+    assert told["what"] == f"intention {BATCH} => {SERVICE}: allow -> deny"
+    assert told["index"] >= written["ModifyIndex"]
+    await let_in(stage.clients[BATCH], stage.gateway, SERVICE)
+    await stage.agent.register_external(f"node-{OTHER}-2", "127.0.0.1", OTHER, stage.port, service_id=f"{OTHER}-2")
+
+    async def two_instances() -> bool:
+        said = await stage.say("events", "--json", f"--service={OTHER}")
+        return any(what == "instances +1, now 2" and index for what, index in _changes(said, OTHER))
+
+    await eventually(two_instances)
+    shown = await stage.say("events")
+    for name in ("admin.started", "worker.started", "gateway.ready", "registration.made", "state.updated"):
+        assert name in shown.output
+    assert f"{SERVICE}: intention {BATCH} => {SERVICE}: allow -> deny" in shown.output
+    assert "gateway.ready" not in (await stage.say("events", f"--service={SERVICE}")).output
+    assert (await stage.say("events", "--since=1ns")).output == ""
+    wrong = await stage.say("events", "--since=yesterday")
+    assert (wrong.code, "is not a duration" in wrong.errors) == (2, True)
+
+
+async def test_top_shows_what_moves(stage: Stage) -> None:
+    async with await stage.connect(WEB) as connection:
+
+        async def flow() -> None:
+            while True:
+                await connection.exchange(b"x" * 20_000)
+                await asyncio.sleep(0.01)
+
+        flowing = spawn(flow(), name="flow")
+        try:
+
+            async def seen() -> dict[str, Any]:
+                said = await stage.say("top", "--json", "--interval=1.5", f"--service={SERVICE}")
+                rows = {one["source"]: one for one in said.json["rates"]}
+                assert rows[WEB]["received"] > 10_000
+                assert rows[WEB]["sent"] > 10_000
+                return rows
+
+            rows = await eventually(seen)
+            assert rows[WEB]["open"] == rows[""]["open"] == 1
+            table = await stage.say("top", "--interval=1.2", "--by=service")
+        finally:
+            flowing.cancel()
+    assert table.code == 0
+    assert SERVICE in table.output
+    assert "connections/s" in table.output
+    assert WEB not in table.output
+
+
+async def test_certificates_are_sorted_by_their_end_and_name_what_renews_them(stage: Stage) -> None:
+    own = Authority("Ops CA")
+    ca_file = own.write(stage.folder, "ops-ca")
+    await stage.links.set(OTHER, CAFile=str(ca_file), SNI="ops.example")
+
+    async def shown() -> list[dict[str, Any]]:
+        said = await stage.say("certs", "--json")
+        found: list[dict[str, Any]] = said.json["certificates"]
+        assert said.json["problems"] == []
+        assert any(one["kind"] == "upstream_ca" for one in found)
+        return found
+
+    found = await eventually(shown)
+    assert [one["not_after_s"] for one in found] == sorted(one["not_after_s"] for one in found)
+    leaves = {one["services"][0]: one for one in found if one["kind"] == "leaf"}
+    assert leaves.keys() == {SERVICE, OTHER}
+    assert leaves[SERVICE]["spiffe_ids"][0].endswith(f"/svc/{SERVICE}")
+    leaf = leaves[SERVICE]
+    assert leaf["not_before_s"] < leaf["renewal_s"] < leaf["not_after_s"]
+    issued = await stage.agent.api("GET", f"/v1/agent/connect/ca/leaf/{SERVICE}")
+    assert leaf["serial"] == issued["SerialNumber"].lower()
+    (root,) = [one for one in found if one["kind"] == "root"]
+    assert root["active"] is True
+    (authority,) = [one for one in found if one["kind"] == "upstream_ca"]
+    assert (authority["path"], authority["services"]) == (str(ca_file), [OTHER])
+    assert authority["modified_s"] == pytest.approx(ca_file.stat().st_mtime, abs=0.01)
+    soon = await stage.say("certs", "--expiring-in=96h")
+    assert (soon.code, "/svc/" in soon.output) == (1, True)
+    assert "root, active" not in soon.output
+    late = await stage.say("certs", "--expiring-in=1s")
+    assert late.code == 0
+    await stage.links.set(OTHER)
+    await serves(stage.gateway, OTHER)
