@@ -90,6 +90,7 @@ class Wire:
         "_asked_for_pause",
         "_buffers",
         "_channel",
+        "_ended",
         "_failure",
         "_finish_cut",
         "_finishing",
@@ -131,6 +132,8 @@ class Wire:
         self._asked_for_pause = False
         self._finishing = False
         self._finish_cut = False
+        self._ended = False
+        """The peer's direction: nothing more is read."""
         self._failure: Exception | None = None
         """What a write was told. The kernel tells of a reset once: the end that is read after it is that reset."""
         self.untouched = False
@@ -195,7 +198,7 @@ class Wire:
                 self.owner.on_lost(error)
                 return
             if received == END:
-                self._reading = False
+                self._reading, self._ended = False, True
                 self._poller.ignore_readable(channel.fd)
                 if self._failure is not None:
                     self.owner.on_lost(self._failure)
@@ -263,9 +266,12 @@ class Wire:
         self._finishing = True
         self._finish_cut = cut
         self._pass_on()
-        with contextlib.suppress(*LOST):  # the other direction tells
+        try:
             if not self._channel.finish(cut=cut):
                 self._poller.on_writable(self._channel.fd, self._on_writable)
+        except LOST as error:
+            if self._ended:  # else the other direction tells
+                self._fail(error)
 
     def flush(self) -> None:
         """Send what waits, as far as the peer takes it."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from proxy.channel import Channel
+from proxy.channel import END, Channel
 from proxy.http.wire import Wire
 from tests.support.http1 import Nobody, Rig, rig
 
@@ -165,6 +165,38 @@ def test_the_end_comes_after_everything_although_the_peer_is_slow(on: Rig) -> No
     on.until(lambda: peer.ended)
     assert (peer.ended, len(peer.received)) == ("end", size)
     assert not wire.closed, "the other direction goes on"
+
+
+def test_a_reset_after_the_end_of_the_peer_is_told_although_nothing_is_read_any_more(on: Rig) -> None:
+    class Ended(Scripted):
+        def receive(self) -> int:
+            return END
+
+    heard: list[str] = []
+
+    class Owner(Nobody):
+        def on_end(self, *, cut: bool) -> None:
+            heard.append("end")
+
+        def on_lost(self, error: Exception) -> None:
+            heard.append("lost")
+
+    one, other = socket.socketpair()
+    wire = Wire(on.poller, on.buffers, on.turns, Ended(one.fileno(), [0, 0, None], tls=False), Owner())
+    on.call(wire.listen)
+    other.close()
+    on.until(lambda: heard)
+
+    def finish() -> None:
+        with on.turns.one():
+            wire.write(b"nobody takes it")
+        wire.finish()
+
+    on.call(finish)
+    on.until(lambda: heard == ["end", "lost"])
+    assert not wire.waiting
+    on.call(lambda: wire.close(reset=True))
+    one.close()
 
 
 def test_what_comes_later_is_not_done_to_a_closed_wire(on: Rig) -> None:
