@@ -40,12 +40,19 @@ async def told(stand: Stand, service: str, *words: str) -> bool:
     gateway, name = stand.gateway, stand.named(service)
 
     async def in_status() -> bool:
-        (found,) = [one for one in (await gateway.status())["services"] if one["name"] == name]
+        found = await _shown(gateway, name)
         texts = (*found.get("reasons", ()), *found.get("warnings", ()))
         return any(all(word in text for word in words) for text in texts)
 
     await eventually(in_status, what=f"the status of {name} says {words}")
     return True
+
+
+async def _shown(gateway: Gateway, name: str) -> dict[str, Any]:
+    """The service in the status. :raises AssertionError: while it is not there: the link may be on its way."""
+    found: list[dict[str, Any]] = [one for one in (await gateway.status())["services"] if one["name"] == name]
+    assert len(found) == 1, f"{name} is {len(found)} times in the status"
+    return found[0]
 
 
 async def told_nothing(stand: Stand, service: str) -> None:
@@ -55,7 +62,7 @@ async def told_nothing(stand: Stand, service: str) -> None:
     gateway, name = stand.gateway, stand.named(service)
 
     async def quiet() -> bool:
-        (found,) = [one for one in (await gateway.status())["services"] if one["name"] == name]
+        found = await _shown(gateway, name)
         return not found.get("reasons") and not found.get("warnings")
 
     await eventually(quiet, what=f"the status of {name} has nothing to say")
