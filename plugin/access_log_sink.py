@@ -1,4 +1,5 @@
-"""Where access log lines go: what the command line says, else what ``AccessLogs`` of proxy-defaults say.
+"""Where lines of the access log go: what the command line says, else what ``AccessLogs`` of proxy-defaults say. The
+file of the audit log is kept in the same way, and is what the command line says.
 
 Opens the file here, once, so that workers need no path and no right to create files; they get its descriptor. A target
 that cannot be opened is reported, and the lines go on to where they went.
@@ -9,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from plugin.consul.api import AccessLogs
 from plugin.errors import StartError
@@ -18,15 +20,29 @@ logger = logging.getLogger(__name__)
 
 STDOUT, STDERR, NOWHERE = "-", "stderr", "off"
 _STANDARD = {STDOUT: 1, STDERR: 2, NOWHERE: -1}
-_MODE = 0o640
+
+
+@dataclass(frozen=True, slots=True)
+class SinkKind:
+    name: str
+    flag: str
+    mode: int
+    """Of a file that is made."""
+    problem_event: str
+    target_event: str
+
+
+ACCESS = SinkKind("access log", "--access-log", 0o640, "access_log.problem", "access_log.target")
+AUDIT = SinkKind("audit log", "--audit-log", 0o600, "audit_log.problem", "audit_log.target")
 
 
 class AccessLogSink:
-    def __init__(self, chosen: str | None) -> None:
+    def __init__(self, chosen: str | None, kind: SinkKind = ACCESS) -> None:
         """``chosen`` is ``--access-log``; ``None`` leaves the choice to proxy-defaults.
 
         :raises StartError: when the chosen file cannot be opened.
         """
+        self._kind = kind
         self._chosen = chosen
         self._target: tuple[str, str] = _of_flag(chosen or STDOUT)
         self._missing = False
@@ -35,9 +51,9 @@ class AccessLogSink:
         self.redirect: Callable[[int], None] = lambda descriptor: None
         """Called with the descriptor that takes the place of the former one; -1 is nowhere."""
         try:
-            self.descriptor = _open(self._target)
+            self.descriptor = _open(self._target, kind.mode)
         except OSError as error:
-            raise StartError(f"cannot open the access log {chosen}: {error.strerror}; see --access-log") from error
+            raise StartError(f"cannot open the {kind.name} {chosen}: {error.strerror}; see {kind.flag}") from error
 
     def take(self, settings: AccessLogs | None) -> None:
         """Follow proxy-defaults, unless the command line has chosen."""
@@ -64,17 +80,18 @@ class AccessLogSink:
 
     def _switch(self, target: tuple[str, str]) -> None:
         try:
-            opened = _open(target)
+            opened = _open(target, self._kind.mode)
         except OSError as error:
-            problem = f"the access log {target[1]} cannot be opened: {error.strerror}; lines go on to where they went"
+            what = f"the {self._kind.name} {target[1]} cannot be opened"
+            problem = f"{what}: {error.strerror}; lines go on to where they went"
             if problem != self.problem:
-                emit(logger, logging.WARNING, "access_log.problem", problem)
+                emit(logger, logging.WARNING, self._kind.problem_event, problem)
             self.problem = problem
             return
         former, self.descriptor = self.descriptor, opened
         self._target, self.problem = target, ""
         self.redirect(opened)
-        emit(logger, logging.INFO, "access_log.target", f"connections are logged to {target[1]}")
+        emit(logger, logging.INFO, self._kind.target_event, f"the {self._kind.name} goes to {target[1]}")
         if former > 2:
             os.close(former)
 
@@ -98,11 +115,11 @@ def _is_at(path: str, descriptor: int) -> bool:
         return True  # it cannot be told, and could not be opened either
 
 
-def _open(target: tuple[str, str]) -> int:
+def _open(target: tuple[str, str], mode: int) -> int:
     """:raises OSError: when the file cannot be opened for appending."""
     kind, where = target
     if kind == "standard":
         return _STANDARD[where]
     # A pipe that nobody reads would hold us here for ever; a file does not mind.
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-    return os.open(where, flags, _MODE)
+    return os.open(where, flags, mode)

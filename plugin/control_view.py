@@ -11,6 +11,7 @@ from cryptography import x509
 
 from plugin.access_log_sink import AccessLogSink
 from plugin.admin.view import ConnectionList, WorkerConnection, shown
+from plugin.audit.desk import AuditDesk
 from plugin.definition import Definition
 from plugin.errors import ConfigError
 from plugin.gateway import Gateway
@@ -58,6 +59,7 @@ class ControlView:
     """Where somebody else registers the gateway."""
     health: Health
     access_log: AccessLogSink
+    audit: AuditDesk
     life: Life
     freshness: Freshness
     saved_state: StateKeeper
@@ -97,7 +99,7 @@ class ControlView:
             restored_from_s=self.saved_state.unconfirmed_from_s,
             warnings=(
                 *self.gateway.mesh_warnings,
-                *filter(None, (self.access_log.problem, self.saved_state.problem)),
+                *filter(None, (self.access_log.problem, self.audit.problem, self.saved_state.problem)),
             ),
             phase=self.life.phase.value,
             open_files=_open_files(),
@@ -108,6 +110,7 @@ class ControlView:
     def totals(self) -> Totals:
         totals = self.workers.totals()
         totals.log_lines_dropped += logs.dropped()
+        totals.audit_log_lines_dropped += self.audit.journal.dropped
         return totals
 
     async def connections(self, after: str, limit: int) -> ConnectionList:

@@ -133,6 +133,10 @@ class GatewaySettings:
     access_log: str | None = None
     """``-`` is standard output, ``off`` is nowhere, anything else a file to append to; ``None``: as proxy-defaults
     say, else standard output."""
+    audit_log: Path | None = None
+    """A file to append decisions to; ``None``: nowhere."""
+    audit_allowed: bool = False
+    """Everybody who is let in has a line there, not only the first of each caller."""
     log_level: str = "info"
     log_format: str = "text"
     """``text`` or ``json``."""
@@ -180,6 +184,8 @@ class GatewaySettings:
             )
         if self.access_log == "":
             raise ConfigError("--access-log is empty; use - for standard output, off for none, or a path")
+        if self.audit_allowed and self.audit_log is None:
+            raise ConfigError("--audit-allowed says what the audit log holds; name its file with --audit-log")
         for key, value in self.meta.items():
             _check_meta(key, value)
         self._check_addresses()

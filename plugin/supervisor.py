@@ -23,6 +23,8 @@ from plugin.admin.app import AdminServer, build_app
 from plugin.admin.explain_pages import add_explaining
 from plugin.admin.guard import Access
 from plugin.admin.token import AdminToken, new_secret
+from plugin.audit.desk import AuditDesk
+from plugin.audit.policy import PolicyWitness
 from plugin.consul.client import ConsulClient
 from plugin.control_view import ControlView
 from plugin.definition import Definition
@@ -50,6 +52,7 @@ from plugin.saved_state.keeper import StateKeeper, saved_addresses
 from plugin.settings import GatewaySettings
 from plugin.stopping import Farewell, last_words
 from plugin.tasks import spawn
+from plugin.version import version_text
 from plugin.workers.pool import Workers, WorkerSettings, usable_cores
 from plugin.workers.process import worker_command
 from plugin.workers.published import Published
@@ -179,6 +182,7 @@ class Supervisor:
         service_id = settings.id
         published = Published()
         self._access_log = AccessLogSink(settings.access_log)
+        self._audit = AuditDesk(settings)
         workers = settings.workers or usable_cores()
         self._workers = Workers(
             WorkerSettings(
@@ -187,6 +191,8 @@ class Supervisor:
                 count=workers,
                 limits=settings.limits(workers),
                 access_log_fd=self._access_log.descriptor,
+                audit_log_fd=self._audit.descriptor,
+                audit_allowed=settings.audit_allowed,
                 log_level=settings.log_level,
                 log_format=settings.log_format,
                 handover_timeout_s=settings.handover_timeout_s,
@@ -200,7 +206,11 @@ class Supervisor:
             self._progress,
         )
         self._access_log.redirect = self._workers.redirect_access_log
+        self._audit.redirect_workers = self._workers.redirect_audit_log
         self._store = FactStore()
+        self._witness = PolicyWitness(
+            self._audit.journal, published, self._workers.publish, self._store.index_of_intentions
+        )
         self._definition = definition
         if definition is not None:
             definition.learned = self._store.set_proxy_config
@@ -210,7 +220,7 @@ class Supervisor:
         self._gateway = Gateway(
             self._store,
             published,
-            self._workers.publish,
+            self._witness.publish,
             needs=self._needs.changed,
             access_logs=self._access_log.take,
             max_state_age_s=settings.max_state_age_s,
@@ -258,6 +268,7 @@ class Supervisor:
             definition=definition,
             health=self._health,
             access_log=self._access_log,
+            audit=self._audit,
             life=self._life,
             freshness=self._freshness,
             saved_state=self._saved_state,
@@ -270,6 +281,7 @@ class Supervisor:
             view,
             Access(token=AdminToken(self._admin_secret()), remote=settings.admin_is_remote),
             refresh=lambda: os.kill(os.getpid(), signal.SIGHUP),
+            journal=self._audit.journal,
             operations=Operations(
                 settings=settings,
                 store=self._store,
@@ -301,6 +313,7 @@ class Supervisor:
             inherited,
             consul_away=lambda: self._presence.problem is not None,
             save=self._saved_state.save_if_due,
+            audit=self._audit.journal,
         )
         if inherited is not None:
             self._registration.registered = inherited.registered
@@ -388,6 +401,7 @@ class Supervisor:
         else:
             sockets = [socket.socket(fileno=descriptor) for descriptor in inherited.sockets]
             await self._workers.start(sockets, frozenset(inherited.pids))
+        self._witness.active = True
         self._restore()
         if settings.user:
             privileges.no_more_ports()
@@ -395,6 +409,7 @@ class Supervisor:
         addresses = ", ".join(map(str, self._workers.addresses()))
         message = f"{settings.service} listens on {addresses} with {len(self._workers.all)} workers"
         emit(logger, logging.INFO, "gateway.started", message, pid=os.getpid())
+        self._audit.journal.note("gateway.started", detail=message, version=version_text())
 
     def _restore(self) -> None:
         """Begin with the saved state, if there is one that can be used and no worker has a newer one."""
@@ -469,16 +484,19 @@ class Supervisor:
         while True:
             await asked.wait()
             asked.clear()
-            emit(logger, logging.INFO, "gateway.reload", "reading the files of all links, opening the access log again")
+            emit(logger, logging.INFO, "gateway.reload", "reading the files of all links, opening the logs again")
             self._needs.read_again()
             self._access_log.reopen()
+            self._audit.reopen()
+            self._audit.journal.note("gateway.refreshed")
 
     async def _watch_access_log(self) -> None:
         """Begin a new file when the old one was deleted or moved; a file system that hangs holds up a thread alone."""
         while True:
             await asyncio.sleep(ACCESS_LOG_INTERVAL_S)
-            if await asyncio.to_thread(self._access_log.moved):
-                self._access_log.reopen()
+            for log in (self._access_log, self._audit):
+                if await asyncio.to_thread(log.moved):
+                    log.reopen()
 
     async def _feed_watchdog(self) -> None:
         while True:
@@ -494,6 +512,7 @@ class Supervisor:
             " signal again to stop at once"
         )
         emit(logger, logging.INFO, "gateway.stopping", message)
+        self._audit.journal.note("gateway.stopping")
         await self._parts.end("registration", "health", "stragglers", "door")
         await self._turnover.call_off()
         farewell = spawn(self._farewell.run(), name="farewell")
@@ -505,3 +524,5 @@ class Supervisor:
         await last_words(self._registration.withdraw())
         await self._admin.stop()
         emit(logger, logging.INFO, "gateway.stopped", "stopped")
+        self._audit.journal.note("gateway.stopped")
+        self._audit.journal.close()

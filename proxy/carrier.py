@@ -243,6 +243,7 @@ class Carrier:
         self.service_name = route.state.service.name
         if permit is not None:
             self.life.permitted(permit)
+            self.plane.audit.connection_allowed(self.life, permit)
         else:
             self.life.identified()
         self.plane.live.let_in(self.service_name, source, self)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from proxy import logs
 from proxy.access_log import AccessLog
+from proxy.audit_log import AuditLog
 from proxy.carrier import Carrier
 from proxy.channel import Buffers, Channel
 from proxy.connection import ConnectionLife
@@ -72,9 +73,11 @@ class DataPlane:
         access_log: AccessLog,
         descriptors: int,
         open_files: OpenFiles | None = None,
+        audit_log: AuditLog | None = None,
     ) -> None:
         """``descriptors``: how many this process may have open; ``open_files`` says how many it has."""
         self._open_files = open_files
+        self.audit = audit_log or AuditLog(-1)
         self.loop = poller.loop
         self.buffers = Buffers(-(-limits.stalled_bytes // max(limits.workers, 1)))
         self.streams = Streams(self.loop)
@@ -174,6 +177,8 @@ class DataPlane:
         life = carrier.life
         assert life.reason is not None
         self.telemetry.closed(life.service, carrier.source_text, str(life.reason), received, sent)
+        if self.audit.wanted:
+            self.audit.connection_ended(carrier, self.loop.time())
         if not self._notes(life.reason) or life.reason is CloseReason.NO_BYTES:
             return
         if carrier.asked and life.reason not in (CloseReason.FLOOD, CloseReason.KILLED):
@@ -212,6 +217,8 @@ class DataPlane:
         reason = str(exchange.reason)
         took_s = now_s - exchange.started_s
         self.telemetry.requested(session.life.service, session.source_text, exchange.status, reason, took_s)
+        if self.audit.wanted:
+            self.audit.request_ended(session, exchange)
         if self._notes(exchange.reason):
             record = recorded(self._worker, session, exchange, now_s)
             self._recent.add(record)
@@ -236,6 +243,7 @@ class DataPlane:
     def apply(self, update: Update) -> Applied:
         """Put ``update`` in force for new and for live connections."""
         changed, removed, problems = self.routes.apply(update)
+        self.audit.generation = update.generation
         if update.mesh is not None:
             self.alone_since_s = None
             self._access_log.layout = update.mesh.access_log
@@ -284,6 +292,7 @@ class DataPlane:
             len(self.pending),
             access_log_lines_dropped=self._access_log.dropped,
             log_lines_dropped=logs.dropped(),
+            audit_log_lines_dropped=self.audit.dropped,
             open_files=self._open_files.count() if self._open_files is not None else 0,
             most_files=self._open_files.most() if self._open_files is not None else 0,
         )

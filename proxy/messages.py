@@ -51,6 +51,10 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
     limits: Limits = Limits()
     access_log_fd: int = -1
     """Where access log lines go; -1 is nowhere."""
+    audit_log_fd: int = -1
+    """Where lines of the audit log go; -1 is nowhere."""
+    audit_allowed: bool = False
+    """Everybody who is let in has a line there, not only the first of each caller."""
     handover_path: str = ""
     """Unix socket on which the worker waits for a new control process when it has lost its own."""
     log_level: str = "info"
@@ -78,6 +82,12 @@ class AccessLogTarget(msgspec.Struct, frozen=True, tag="access_log_target"):
 
     descriptor: bool
     """A file descriptor travels with this frame (``SCM_RIGHTS``); without one, lines go nowhere."""
+
+
+class AuditLogTarget(msgspec.Struct, frozen=True, tag="audit_log_target"):
+    """Lines of the audit log go elsewhere from now on; the descriptor as with :class:`AccessLogTarget`."""
+
+    descriptor: bool
 
 
 class Listen(msgspec.Struct, frozen=True, tag="listen"):
@@ -266,6 +276,7 @@ class Counters(msgspec.Struct, frozen=True, tag="counters"):
     access_log_lines_dropped: int = 0
     log_lines_dropped: int = 0
     """Of the worker's own log, because standard error did not take them."""
+    audit_log_lines_dropped: int = 0
     open_files: int = 0
     """File descriptors; 0 if that cannot be told."""
     most_files: int = 0
@@ -346,5 +357,5 @@ class Recollection(msgspec.Struct, frozen=True, tag="recollection"):
     """Endpoints of the service that get no connections for a while, because dialling them failed again and again."""
 
 
-ToWorker = Start | Update | AccessLogTarget | Drain | Query | Kill | Listen | Ping | Recall
+ToWorker = Start | Update | AccessLogTarget | AuditLogTarget | Drain | Query | Kill | Listen | Ping | Recall
 ToControl = Hello | Applied | Counters | ConnectionPage | Killed | Listening | Pong | Recollection

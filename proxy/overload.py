@@ -88,12 +88,13 @@ class Reminder:
 
 
 class LineBudget:
-    """How many lines of the access log strangers may cause: a burst, then so many a second."""
+    """How many lines of a log strangers may cause: a burst, then so many a second."""
 
-    def __init__(self) -> None:
+    def __init__(self, event: str = "access_log.left_out", log: str = "access log") -> None:
         self._left = float(_LINES_AT_ONCE)
         self._at_s = 0.0
-        self._reminder = Reminder("access_log.left_out")
+        self._log = log
+        self._reminder = Reminder(event)
 
     def spend(self, now_s: float) -> bool:
         """Is there a line left? ``now_s`` is of the monotonic clock."""
@@ -101,7 +102,7 @@ class LineBudget:
         self._at_s = now_s
         if self._left < 1:
             self._reminder.note(
-                "connections that ended before their caller was known are left out of the access log: there are too"
+                f"connections that ended before their caller was known are left out of the {self._log}: there are too"
                 " many; the metrics count all of them",
                 now_s,
             )

@@ -52,6 +52,7 @@ class Telemetry:
         *,
         access_log_lines_dropped: int = 0,
         log_lines_dropped: int = 0,
+        audit_log_lines_dropped: int = 0,
         open_files: int = 0,
         most_files: int = 0,
     ) -> Counters:
@@ -80,6 +81,7 @@ class Telemetry:
             ),
             access_log_lines_dropped=access_log_lines_dropped,
             log_lines_dropped=log_lines_dropped,
+            audit_log_lines_dropped=audit_log_lines_dropped,
             open_files=open_files,
             most_files=most_files,
         )

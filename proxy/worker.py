@@ -17,6 +17,7 @@ from pathlib import Path
 
 from proxy import logs
 from proxy.access_log import AccessLog
+from proxy.audit_log import AuditLog
 from proxy.confinement import Confinement, ConfinementError, confine
 from proxy.control import ControlLink, HandoverDoor
 from proxy.dataplane import DataPlane
@@ -26,6 +27,7 @@ from proxy.logs import emit
 from proxy.messages import (
     PROTOCOL_VERSION,
     AccessLogTarget,
+    AuditLogTarget,
     Counters,
     Drain,
     Hello,
@@ -65,6 +67,7 @@ class Worker:
         self._start: Start | None = None
         self._plane: DataPlane | None = None
         self._access_log: AccessLog | None = None
+        self._audit_log: AuditLog | None = None
         self._door: HandoverDoor | None = None
         self._listeners: list[Listener] = []
         self._accepting = False
@@ -108,6 +111,8 @@ class Worker:
                 self._update(frame)
             case AccessLogTarget():
                 self._redirect(frame)
+            case AuditLogTarget():
+                self._redirect_audit(frame)
             case Listen():
                 self._listen(frame)
             case Drain():
@@ -138,6 +143,9 @@ class Worker:
         if problem:
             emit(logger, logging.WARNING, "worker.files_open", f"files stay readable for this worker: {problem}")
         self._access_log = AccessLog(start.access_log_fd)
+        self._audit_log = AuditLog(
+            start.audit_log_fd, gateway=start.gateway, worker=start.worker, every_allowed=start.audit_allowed
+        )
         self._plane = plane = DataPlane(
             self._poller,
             worker=start.worker,
@@ -145,6 +153,7 @@ class Worker:
             access_log=self._access_log,
             descriptors=raise_descriptor_limit(),
             open_files=open_files,
+            audit_log=self._audit_log,
         )
         for inherited in start.listeners:
             listening = socket.socket(fileno=inherited.fd)
@@ -200,6 +209,15 @@ class Worker:
             logger.error("the new access log did not arrive: too many open files; lines go on to where they went")
             return
         self._access_log.redirect(descriptor)
+
+    def _redirect_audit(self, target: AuditLogTarget) -> None:
+        if self._audit_log is None or self._link is None:
+            return
+        descriptor = self._link.take_descriptor() if target.descriptor else -1
+        if target.descriptor and descriptor < 0:
+            logger.error("the new audit log did not arrive: too many open files; lines go on to where they went")
+            return
+        self._audit_log.redirect(descriptor)
 
     def _open_door(self, path: Path) -> None:
         try:
@@ -320,6 +338,8 @@ class Worker:
             self._door.close()
         if self._access_log is not None:
             self._access_log.close(_LOG_CLOSE_TIMEOUT_S)
+        if self._audit_log is not None:
+            self._audit_log.close(_LOG_CLOSE_TIMEOUT_S)
         if self._link is not None:
             self._link.close()
 

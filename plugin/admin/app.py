@@ -16,14 +16,17 @@ from pathlib import Path
 
 import msgspec
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from plugin.addresses import HostPort
+from plugin.admin.audited import audited
 from plugin.admin.doorkeeper import Doorkeeper
 from plugin.admin.guard import LARGEST_BODY, Access, Handler, guarded
 from plugin.admin.metrics import GatewayCollector, exposition
 from plugin.admin.operations import add_operations
 from plugin.admin.operations_view import OperationsView
 from plugin.admin.view import GatewayView
+from plugin.audit.journal import Journal
 from plugin.errors import ConfigError, StartError
 from proxy.logs import emit
 
@@ -42,13 +45,16 @@ def build_app(
     *,
     refresh: Callable[[], None] = lambda: None,
     operations: OperationsView | None = None,
+    journal: Journal | None = None,
 ) -> web.Application:
     """Every page of the admin server. Further pages (a dashboard) may be added to its router before it starts: those
     that answer anything but GET and HEAD need the token without doing anything for it.
 
     ``refresh`` reads again what SIGHUP reads again. Without ``operations``, there are no pages of ``operations.py``.
+    Calls that may change something are written to ``journal``.
     """
-    app = web.Application(middlewares=[_noticed], client_max_size=LARGEST_BODY)
+    middlewares: list[Middleware] = [_noticed] if journal is None else [_noticed, audited(journal)]
+    app = web.Application(middlewares=middlewares, client_max_size=LARGEST_BODY)
     guarded(app, access or Access())
     app[VIEW] = view
     pages = _Pages(view, refresh)

@@ -155,6 +155,11 @@ def _traffic(sums: dict[Key, Sum], totals: Totals) -> Iterator[Metric]:
         "access_log_lines_dropped", "Access log lines that their target did not take.", totals.access_log_lines_dropped
     )
     yield counter(
+        "audit_log_lines_dropped",
+        "Audit log lines of all processes that the file did not take.",
+        totals.audit_log_lines_dropped,
+    )
+    yield counter(
         "log_lines_dropped", "Log lines of all processes that standard error did not take.", totals.log_lines_dropped
     )
 

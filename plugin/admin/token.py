@@ -27,8 +27,14 @@ class AdminToken:
 
     def admits(self, authorization: str) -> bool:
         """Whether this ``Authorization`` header carries it (RFC 6750 section 2.1); takes the same time for any."""
-        scheme, _, given = authorization.partition(" ")
-        return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._secret)
+        given = presented(authorization)
+        return bool(given) and hmac.compare_digest(given.encode(), self._secret)
+
+
+def presented(authorization: str) -> str:
+    """The token of an ``Authorization`` header, whoever it belongs to; empty when there is none."""
+    scheme, _, given = authorization.partition(" ")
+    return given.strip() if scheme.lower() == "bearer" else ""
 
 
 def new_secret() -> str:

@@ -66,6 +66,17 @@ from proxy import logs
     metavar="PATH|-|off",
     help="Where connections are logged. Default: as AccessLogs of proxy-defaults say, else - (standard output).",
 )
+@click.option(
+    "--audit-log",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="PATH",
+    help="Append decisions here: who was denied or let in, what policy changed and ended, who changed something.",
+)
+@click.option(
+    "--audit-allowed",
+    is_flag=True,
+    help="Everybody who is let in has a line there, not only the first of each caller, service and intention.",
+)
 @click.option("--log-level", type=click.Choice(logs.LEVELS), default="info", show_default=True)
 @click.option("--log-format", type=click.Choice(logs.FORMATS), default="text", show_default=True)
 @seconds_option(
@@ -208,6 +219,8 @@ def gateway_settings(options: dict[str, Any]) -> GatewaySettings:
         handshake_timeout_s=options["handshake_timeout"],
         max_stalled_bytes=options["max_stalled_bytes"],
         access_log=options["access_log"],
+        audit_log=options["audit_log"],
+        audit_allowed=options["audit_allowed"],
         log_level=options["log_level"],
         log_format=options["log_format"],
         dns_servers=dns_servers(options["dns_server"]),

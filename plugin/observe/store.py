@@ -105,6 +105,11 @@ class FactStore:
         """Empty also while the links are not known: see ``entry.fact.known``."""
         return tuple(self._linked)
 
+    def index_of_intentions(self, name: ServiceName) -> int:
+        """Consul's index of what is known of them; 0 while nothing is, or the service is not linked."""
+        linked = self._linked.get(name)
+        return linked.intentions.index if linked is not None else 0
+
     def service_facts(self, name: ServiceName) -> ServiceFacts:
         """:raises KeyError: when ``name`` is not linked."""
         linked = self._linked[name]

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from plugin.admin.app import AdminServer
+from plugin.audit.journal import Journal
 from plugin.errors import GatewayError
 from plugin.life import Life, Phase
 from plugin.notify import ServiceManager
@@ -45,6 +46,7 @@ class Turnover:
         *,
         consul_away: Callable[[], bool],
         save: Callable[[], Awaitable[None]],
+        audit: Journal,
     ) -> None:
         """``save`` makes the saved state the newest one, if it is kept."""
         self._settings = settings
@@ -57,6 +59,7 @@ class Turnover:
         self._inherited = inherited
         self._consul_away = consul_away
         self._save = save
+        self._audit = audit
         self._reloads = inherited.reloads if inherited is not None else 0
         self.door = Door(directory.path, self._reload)
         self.due = asyncio.Event()
@@ -70,6 +73,7 @@ class Turnover:
         self._life.enter(Phase.RELOADING)
         self._manager.reloading()
         emit(logger, logging.INFO, "gateway.reloading", f"trying a new generation: {request.executable}")
+        self._audit.note("gateway.reloading", executable=str(request.executable))
         arguments = request.arguments or tuple(sys.argv[1:])
         if self._consul_away():
             await self._save()
@@ -79,6 +83,7 @@ class Turnover:
         except GatewayError as error:
             await rehearsal.end()
             emit(logger, logging.ERROR, "gateway.not_reloaded", str(error))
+            self._audit.note("gateway.not_reloaded", detail=str(error))
             self._life.enter(Phase.SERVING)
             self._manager.ready("serving")
             raise
@@ -106,6 +111,7 @@ class Turnover:
         self._workers.let_go()
         await self._rehearsal.release()
         emit(logger, logging.INFO, "gateway.handover", "the new generation is ready; this process becomes it")
+        self._audit.close()
         inheritance.become(program.command(request.executable, arguments), request.source, left)
 
     def _left(self, rehearsed: Rehearsed, answer_fd: int) -> Inheritance:
@@ -144,6 +150,7 @@ class Turnover:
             f" {live} live connections for up to {self._settings.handover_timeout_s:g} s"
         )
         emit(logger, logging.INFO, "gateway.reloaded", text)
+        self._audit.note("gateway.reloaded", detail=text)
         if inherited.answer_fd >= 0:
             with os.fdopen(inherited.answer_fd, "wb", buffering=0) as waiting:
                 try:

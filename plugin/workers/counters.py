@@ -72,6 +72,7 @@ class Totals:
     """By service and code class."""
     access_log_lines_dropped: int = 0
     log_lines_dropped: int = 0
+    audit_log_lines_dropped: int = 0
 
     def add(self, counters: Counters) -> None:
         for count in counters.counts:
@@ -99,6 +100,7 @@ class Totals:
             self.durations[labels] = self.durations.get(labels, Durations()) + durations
         self.access_log_lines_dropped += counters.access_log_lines_dropped
         self.log_lines_dropped += counters.log_lines_dropped
+        self.audit_log_lines_dropped += counters.audit_log_lines_dropped
 
     def _count(self, count: Count, reason: str) -> None:
         key = (count.service, count.source, reason)

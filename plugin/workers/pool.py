@@ -50,6 +50,8 @@ class WorkerSettings:
     count: int
     limits: Limits = field(default_factory=Limits)
     access_log_fd: int = -1
+    audit_log_fd: int = -1
+    audit_allowed: bool = False
     log_level: str = "info"
     log_format: str = "text"
     handover_timeout_s: float = 3600.0
@@ -97,6 +99,7 @@ class Workers:
         self.settings = settings
         self.restarts = 0
         self._access_log_fd = settings.access_log_fd
+        self._audit_log_fd = settings.audit_log_fd
         self._directory = directory
         self._published = published
         self._on_progress = on_progress
@@ -266,6 +269,7 @@ class Workers:
         for frame in orphan.early:
             worker.receive(frame)
         worker.redirect_access_log(self._access_log_fd)
+        worker.redirect_audit_log(self._audit_log_fd)
         return worker
 
     async def _spawn(self, slot: _Slot) -> None:
@@ -275,8 +279,7 @@ class Workers:
             raise StartError(f"cannot start a worker: {error.strerror}; raise the limit of open files") from error
         with theirs:
             inherited = [listener.fileno() for listener in slot.all_sockets]
-            if self._access_log_fd >= 0:
-                inherited.append(self._access_log_fd)
+            inherited += [one for one in (self._access_log_fd, self._audit_log_fd) if one >= 0]
             try:
                 child = process.start(self.settings.command, theirs.fileno(), inherited)
             except StartError:
@@ -302,6 +305,8 @@ class Workers:
             listeners=tuple(Listener(one.fileno(), str(bound_address(one))) for one in slot.all_sockets),
             limits=self.settings.limits,
             access_log_fd=self._access_log_fd,
+            audit_log_fd=self._audit_log_fd,
+            audit_allowed=self.settings.audit_allowed,
             handover_path=str(self._directory.socket_path(pid)),
             log_level=self.settings.log_level,
             log_format=self.settings.log_format,
@@ -319,6 +324,12 @@ class Workers:
         self._access_log_fd = descriptor
         for worker in self.all:
             worker.redirect_access_log(descriptor)
+
+    def redirect_audit_log(self, descriptor: int) -> None:
+        """As :meth:`redirect_access_log`, for the audit log."""
+        self._audit_log_fd = descriptor
+        for worker in self.all:
+            worker.redirect_audit_log(descriptor)
 
     def _is_serving(self, worker: Worker) -> bool:
         return not self._stopping and any(slot.worker is worker for slot in self._slots)
@@ -436,6 +447,7 @@ class Workers:
             listener.close()
         await worker.adopt(orphan.connection, orphan.hello, orphan.frames)
         worker.redirect_access_log(self._access_log_fd)
+        worker.redirect_audit_log(self._audit_log_fd)
         for slot in self._slots:
             if slot.worker is worker:
                 worker.listen(slot.all_sockets)

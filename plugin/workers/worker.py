@@ -32,6 +32,7 @@ from proxy.messages import (
     PROTOCOL_VERSION,
     AccessLogTarget,
     Applied,
+    AuditLogTarget,
     Connection,
     ConnectionPage,
     Counters,
@@ -201,6 +202,10 @@ class Worker:
         call: a worker that is behind gets it later."""
         self._pass("access log", AccessLogTarget(descriptor >= 0), (descriptor,) if descriptor >= 0 else ())
 
+    def redirect_audit_log(self, descriptor: int) -> None:
+        """As :meth:`redirect_access_log`, for the audit log."""
+        self._pass("audit log", AuditLogTarget(descriptor >= 0), (descriptor,) if descriptor >= 0 else ())
+
     def listen(self, sockets: Sequence[socket.socket]) -> None:
         """It listens on exactly these from now on. They must stay open until the next call, as above."""
         wanted = tuple(str(bound_address(one)) for one in sockets)
@@ -208,7 +213,7 @@ class Worker:
         self._sockets = tuple(sockets)
         self._pass("sockets", self._unconfirmed, [one.fileno() for one in sockets])
 
-    def _pass(self, what: str, frame: AccessLogTarget | Listen, descriptors: Sequence[int]) -> None:
+    def _pass(self, what: str, frame: AccessLogTarget | AuditLogTarget | Listen, descriptors: Sequence[int]) -> None:
         """Send ``frame`` with descriptors, when nothing waits before it; a newer one of ``what`` takes its place."""
         self._to_pass[what] = (frames.encode(frame), descriptors)
         if not self._passing:

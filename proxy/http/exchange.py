@@ -150,6 +150,7 @@ class Exchange(RequestLife):
             self._reply(replies.DENIED, CloseReason.STALE_STATE, too_old)
             return
         self._permit = decision
+        self._plane.audit.request_allowed(session, self, decision)
         if not self._request_ended:
             self._incoming.pause()
         else:
