@@ -18,6 +18,8 @@ from proxy.logs import emit
 logger = logging.getLogger(__name__)
 
 MOST_WAITING = 10_000
+MOST_BYTES_WAITING = 32 * 1024 * 1024
+"""Beside their number: a format may have lines as long as the heads that clients send."""
 _BYTES_PER_WRITE = 4_096  # PIPE_BUF: what the workers write to one pipe never mixes within a line
 _TRY_AGAIN_S = 0.05
 _GATHER_S = 0.05
@@ -47,6 +49,9 @@ class Outlet:
         self._kind = kind
         self._descriptor = descriptor
         self._waiting: collections.deque[bytes] = collections.deque()
+        self._put = 0
+        """Bytes, counted by who brings lines; ``_taken`` by the thread that writes them."""
+        self._taken = 0
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._retired = False
@@ -65,13 +70,14 @@ class Outlet:
 
     def has_room(self) -> bool:
         """False when too much waits already; the line that was to come counts as lost then."""
-        if len(self._waiting) < MOST_WAITING:
+        if len(self._waiting) < MOST_WAITING and self._put - self._taken < MOST_BYTES_WAITING:
             return True
         self.dropped += 1
-        self._in_trouble(f"{MOST_WAITING} wait already: the reader of the pipe, or the disk, does not keep up")
+        self._in_trouble(f"{len(self._waiting)} wait already: the reader of the pipe, or the disk, does not keep up")
         return False
 
     def put(self, line: bytes) -> None:
+        self._put += len(line)
         self._waiting.append(line)
         if not self._wake.is_set():  # it is woken already, and looks at all lines after it has slept
             self._wake.set()
@@ -111,6 +117,7 @@ class Outlet:
         lines = bytearray(self._waiting.popleft())
         while self._waiting and len(lines) + len(self._waiting[0]) <= _BYTES_PER_WRITE:
             lines += self._waiting.popleft()
+        self._taken += len(lines)
         return bytes(lines)
 
     def _lost_of(self, lines: bytes) -> int:

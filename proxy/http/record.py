@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from proxy.http.session import HTTPSession
 
 
+_LONGEST_PATH = 4_096
+_LONGEST = 1_024
+"""Bytes of what a client sends that a line shows: a head may have 60 KiB and more, and lines are kept."""
+
+
 def recorded(worker: int, session: HTTPSession, exchange: Exchange, now_s: float) -> AccessRecord:
     """``now_s`` is of the monotonic clock."""
     life, head, decision = session.life, exchange.head, exchange.decision
@@ -43,24 +48,24 @@ def recorded(worker: int, session: HTTPSession, exchange: Exchange, now_s: float
         bytes_sent=exchange.bytes_sent,
         duration_ms=round((now_s - exchange.started_s) * 1_000, 3),
         detail=exchange.detail,
-        method=head.method.decode("latin-1"),
-        path=(exchange.forwarded or head).target.partition(b"?")[0].decode("latin-1"),
-        authority=head.authority.decode("latin-1"),
+        method=head.method[:_LONGEST].decode("latin-1"),
+        path=(exchange.forwarded or head).target.partition(b"?")[0][:_LONGEST_PATH].decode("latin-1"),
+        authority=head.authority[:_LONGEST].decode("latin-1"),
         protocol=head.version.value,
         status=exchange.status,
         flags=exchange.flags,
         upstream_ms=round(max(exchange.upstream_ms, 0.0), 3),
-        request_id=exchange.request_id.decode("latin-1"),
-        user_agent=agent.decode("latin-1"),
+        request_id=exchange.request_id[:_LONGEST].decode("latin-1"),
+        user_agent=agent[:_LONGEST].decode("latin-1"),
     )
 
 
 def described(session: HTTPSession, exchange: Exchange) -> LiveRequest:
     head, decision = exchange.head, exchange.decision
     return LiveRequest(
-        method=head.method.decode("latin-1"),
-        path=(exchange.forwarded or head).target.partition(b"?")[0].decode("latin-1"),
-        authority=head.authority.decode("latin-1"),
+        method=head.method[:_LONGEST].decode("latin-1"),
+        path=(exchange.forwarded or head).target.partition(b"?")[0][:_LONGEST_PATH].decode("latin-1"),
+        authority=head.authority[:_LONGEST].decode("latin-1"),
         protocol=head.version.value,
         opened_at_s=exchange.opened_at_s,
         phase=exchange.phase.name.lower(),
@@ -69,7 +74,7 @@ def described(session: HTTPSession, exchange: Exchange) -> LiveRequest:
         bytes_received=exchange.bytes_received,
         bytes_sent=exchange.bytes_sent,
         intention=session.describe(decision) if decision is not None else "",
-        request_id=exchange.request_id.decode("latin-1"),
+        request_id=exchange.request_id[:_LONGEST].decode("latin-1"),
     )
 
 

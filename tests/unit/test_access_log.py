@@ -70,6 +70,29 @@ def test_a_blocked_pipe_blocks_no_writer_and_the_loss_is_told(pipe: tuple[int, i
     assert sum(line["count"] for line in told) == log.dropped
 
 
+def test_long_lines_are_bounded_by_their_bytes(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.outlet.MOST_BYTES_WAITING", 1_000_000)
+    log = AccessLog(pipe[1])
+    for number in range(200):
+        log.write(record(number, detail="x" * 60_000), 0.0)
+    assert 150 < log.dropped < 190
+    drained = threading.Thread(target=_drain, args=(pipe[0], b'"number":500'))
+    drained.start()
+    while log._outlet is not None and log._outlet._put > log._outlet._taken:
+        time.sleep(0.01)
+    before = log.dropped
+    log.write(record(500), 0.0)
+    assert log.dropped == before
+    log.close(10)
+    drained.join()
+
+
+def _drain(descriptor: int, last: bytes) -> None:
+    taken = b""
+    while last not in taken[-100_000:]:
+        taken = taken[-100_000:] + os.read(descriptor, 1_000_000)
+
+
 def test_a_closed_pipe_is_survived() -> None:
     reading, writing = os.pipe()
     os.close(reading)
