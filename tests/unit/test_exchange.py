@@ -156,6 +156,7 @@ class Stage:
             poller=SimpleNamespace(timers=Timers(self.loop)),
             turn=Turn(self.loop),
             too_old=lambda: "",
+            audit=SimpleNamespace(request_allowed=lambda *_: None),
         )
         session = SimpleNamespace(
             plane=plane,
