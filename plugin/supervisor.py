@@ -22,6 +22,7 @@ from plugin.addresses import HostPort, bind_addresses
 from plugin.admin.app import AdminServer, build_app
 from plugin.admin.explain_pages import add_explaining
 from plugin.admin.guard import Access
+from plugin.admin.simulate_pages import add_simulating
 from plugin.admin.token import AdminToken, new_secret
 from plugin.audit.desk import AuditDesk
 from plugin.audit.policy import PolicyWitness
@@ -50,6 +51,7 @@ from plugin.runtime_dir import RuntimeDirectory, base_directory, gateway_directo
 from plugin.saved_state.form import Owner
 from plugin.saved_state.keeper import StateKeeper, saved_addresses
 from plugin.settings import GatewaySettings
+from plugin.simulating import Simulator
 from plugin.stopping import Farewell, last_words
 from plugin.tasks import spawn
 from plugin.version import version_text
@@ -290,17 +292,16 @@ class Supervisor:
                 ring=ring,
             ),
         )
-        add_explaining(
-            app,
-            Explainer(
-                settings=settings,
-                published=published,
-                gateway=self._gateway,
-                store=self._store,
-                workers=self._workers,
-                freshness=self._freshness,
-            ),
+        explainer = Explainer(
+            settings=settings,
+            published=published,
+            gateway=self._gateway,
+            store=self._store,
+            workers=self._workers,
+            freshness=self._freshness,
         )
+        add_explaining(app, explainer)
+        add_simulating(app, Simulator(view=view, explainer=explainer, client=client))
         self._admin = AdminServer(app)
         self._turnover = Turnover(
             settings,

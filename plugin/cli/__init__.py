@@ -21,7 +21,7 @@ _NAMES = (
     *("run", "reload", "dev", "link", "unlink", "status"),
     *("check", "acl-policy", "snapshot", "refresh", "version"),
     *("connections", "events", "top", "certs"),
-    *("explain",),
+    *("explain", "simulate"),
 )
 """Each is a function of the module of its name, with ``_`` for ``-``."""
 

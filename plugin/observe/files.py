@@ -153,6 +153,14 @@ class FileWatcher:
         )
 
 
+def read_once(path: str) -> bytes | str:
+    """What is in a file at this moment, or why it cannot be used. May take as long as its file system does."""
+    look = _look_at(path, None, None, 0.0)
+    if look.content is not None:
+        return look.content
+    return look.stamp if isinstance(look.stamp, str) else f"{path} is being written at this moment; try again"
+
+
 def _look_at_all(
     known: Mapping[str, tuple[Stamp | str | None, Stamp | str | None]], settle_s: float
 ) -> dict[str, _Look]:
