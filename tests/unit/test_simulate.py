@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plugin.consul.api import IntentionMatch, LinkedService, TerminatingGatewayEntry
@@ -232,6 +232,7 @@ def test_what_consul_would_not_take(entry: Any, message: str) -> None:
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="%"), max_size=12)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.dictionaries(TEXTS.filter(bool), TEXTS, max_size=3), TEXTS)
 def test_hcl_is_read_as_it_was_written(meta: dict[str, str], value: str) -> None:
     entry = {"Kind": "service-intentions", "Name": "db", "Meta": meta, "Sources": [{"Name": value, "Action": "allow"}]}
