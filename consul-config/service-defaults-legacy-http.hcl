@@ -1,4 +1,4 @@
-# HTTP is carried as tcp here: the intention decides once, for the connection.
+# Carried request by request: its intention may tell paths, methods and headers apart.
 Kind     = "service-defaults"
 Name     = "legacy-http"
-Protocol = "tcp"
+Protocol = "http"

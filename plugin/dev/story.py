@@ -41,17 +41,20 @@ class Outcome:
         return self.expected == self.answered
 
 
-async def ask_http(stage: Stage, source: str, service: str, *, expected: bool) -> Outcome:
-    """``GET /orders`` through the sidecar of ``source``."""
+async def ask_http(stage: Stage, source: str, service: str, path: str = "/orders", *, expected: bool) -> Outcome:
+    """``GET`` through the sidecar of ``source``. An HTTP service says no with a status, a TCP one with an end."""
     ports = stage.web_ports if source == "web" else stage.batch_ports
 
     async def request() -> str:
         timeout = aiohttp.ClientTimeout(total=_REQUEST_TIMEOUT_S)
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
-            session.get(f"http://127.0.0.1:{ports[service]}/orders") as answer,
+            session.get(f"http://127.0.0.1:{ports[service]}{path}") as answer,
         ):
-            return (await answer.text()).strip()
+            text = (await answer.text()).strip()
+            if not answer.ok:
+                raise StartError(f"GET {path}: {answer.status} {answer.reason}: {text}")
+            return text
 
     return await _attempt(source, service, expected, request)
 
@@ -91,6 +94,7 @@ async def everybody_asks(stage: Stage) -> list[Outcome]:
         await ask_http(stage, "web", "partner-api", expected=True),
         await ask_database(stage, "web", expected=True),
         await ask_database(stage, "batch", expected=False),
+        await ask_http(stage, "web", "legacy-http", "/admin", expected=False),
         await ask_http(stage, "batch", "legacy-http", expected=False),
     ]
 
@@ -175,9 +179,11 @@ async def records_of_round(gateway: Gateway, count: int) -> list[dict[str, Any]]
     def enough() -> bool:
         return len(connection_records(gateway)) >= count
 
-    await wait_until(enough, _RECORD_DEADLINE_S, what="the access log has every connection")
+    await wait_until(enough, _RECORD_DEADLINE_S, what="the access log has every connection and request")
     return connection_records(gateway)
 
 
 def connection_records(gateway: Gateway) -> list[dict[str, Any]]:
-    return [record for record in gateway.access_records() if record.get("event", "connection") == "connection"]
+    """Connections, and of HTTP services requests."""
+    events = ("connection", "request")
+    return [record for record in gateway.access_records() if record.get("event", "connection") in events]

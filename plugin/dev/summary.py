@@ -75,13 +75,19 @@ def connections_table(records: Sequence[dict[str, Any]]) -> Table:
             record.get("source", "").rpartition("/svc/")[2] or record["client"],
             record.get("service", ""),
             Text(verdict, _VERDICT_STYLES.get(verdict, "")),
-            record.get("intention", "") or record.get("detail", ""),
+            _decided_by(record),
             record.get("endpoint", ""),
             str(record.get("bytes_received", 0)),
             str(record.get("bytes_sent", 0)),
             record["reason"],
         )
     return table
+
+
+def _decided_by(record: dict[str, Any]) -> str:
+    """The intention, and of an HTTP service what was asked."""
+    decided: str = record.get("intention", "") or record.get("detail", "")
+    return f"{record['method']} {record['path']}: {decided}" if "method" in record else decided
 
 
 def services_table(status: dict[str, Any]) -> Table:
