@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from plugin.admin.operations_view import KillReport, KillRequest
 from plugin.certificates import CertificateList, certificates
+from plugin.effective import Effective, effective
 from plugin.events.ring import EventPage, EventRing
 from plugin.killing import kill
 from plugin.observe.observer import Observer
@@ -33,6 +34,16 @@ class Operations:
 
     def traffic(self) -> Traffic:
         return traffic(self.workers.totals())
+
+    def config(self) -> Effective:
+        mesh = self.store.mesh_facts()
+        shared = mesh.proxy_defaults.value
+        return effective(
+            self.settings,
+            registered=mesh.proxy_config,
+            shared=shared.config if shared is not None else None,
+            access_logs=shared.access_logs if shared is not None else None,
+        )
 
     async def certificates(self) -> CertificateList:
         """Facts are immutable: those of this moment can be read in a thread."""

@@ -155,6 +155,9 @@ class GatewaySettings:
     runtime_dir: Path | None = None
     """Where hand-over sockets live; ``None``: chosen by the environment."""
 
+    given: frozenset[str] = field(default=frozenset(), compare=False)
+    """The flags that were given (``--workers``); for whoever asks where a setting comes from."""
+
     def __post_init__(self) -> None:
         """:raises ConfigError: names the setting that cannot be used, and what would do."""
         _check_name("--service", self.service)

@@ -16,6 +16,7 @@ LONGEST_WAIT_S = 20.0
 def add_operations(app: web.Application, view: OperationsView) -> None:
     pages = _Pages(view)
     app.router.add_get("/api/events", pages.events)
+    app.router.add_get("/api/config", pages.config)
     app.router.add_get("/api/traffic", pages.traffic)
     app.router.add_get("/api/certificates", pages.certificates)
     app.on_shutdown.append(pages.release)
@@ -38,6 +39,9 @@ class _Pages:
 
     async def release(self, _: web.Application) -> None:
         self._view.stop_waiting()
+
+    async def config(self, _: web.Request) -> web.Response:
+        return _json(self._view.config())
 
     async def traffic(self, _: web.Request) -> web.Response:
         return _json(self._view.traffic())

@@ -8,6 +8,7 @@ import msgspec
 
 from plugin.admin.view import WorkerConnection
 from plugin.certificates import CertificateList
+from plugin.effective import Effective
 from plugin.events.ring import EventPage
 from plugin.traffic import Traffic
 
@@ -45,6 +46,8 @@ class OperationsView(Protocol):
         ...
 
     def traffic(self) -> Traffic: ...
+
+    def config(self) -> Effective: ...
 
     async def certificates(self) -> CertificateList: ...
 

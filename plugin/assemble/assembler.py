@@ -30,6 +30,7 @@ from plugin.assemble.server_routes import server_routes
 from plugin.assemble.token_providers import token_providers
 from plugin.assemble.upstream_tls import GoodMaterial, upstream_material
 from plugin.facts import Fact, MeshFacts, ServiceFacts
+from plugin.known_keys import doubtful_keys
 from proxy.model import Mesh, Service, ServiceName
 from proxy.rules import Intention
 
@@ -182,6 +183,7 @@ def assemble_mesh_with_warnings(facts: MeshFacts) -> AssembledMesh:
         *http.warnings,
         *tokens.warnings,
         *_upstream_config(facts).warnings,
+        *doubtful_keys(facts.proxy_config, (shared.config or {}) if shared is not None else {}),
         *access_log.warnings,
     )
     return AssembledMesh(outcome=mesh, warnings=warnings)

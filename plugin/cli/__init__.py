@@ -6,6 +6,7 @@ the command is asked for: a gateway that starts does not wait for what the other
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import sys
@@ -20,7 +21,8 @@ EXIT_ERROR = 2
 _NAMES = (
     *("run", "reload", "dev", "link", "unlink", "status"),
     *("check", "acl-policy", "snapshot", "refresh", "version"),
-    *("connections", "events", "top", "certs"),
+    *("connections", "events", "top", "certs", "config"),
+    *("completion", "man", "support-bundle"),
     *("explain", "simulate"),
 )
 """Each is a function of the module of its name, with ``_`` for ``-``."""
@@ -29,6 +31,15 @@ _NAMES = (
 class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(_NAMES)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in _NAMES and not args[0].startswith("-"):
+            close = difflib.get_close_matches(args[0], _NAMES, 1)
+            meant = f"; did you mean {close[0]}?" if close else f"; the commands are {', '.join(sorted(_NAMES))}"
+            raise click.UsageError(f"there is no command {args[0]}{meant}", ctx)
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _NAMES:
@@ -72,7 +83,7 @@ def commands() -> None:
 def main() -> None:
     """Entry point of ``consul-tgw``."""
     try:
-        code = commands.main(standalone_mode=False)
+        code = commands.main(prog_name="consul-tgw", complete_var="_CONSUL_TGW_COMPLETE", standalone_mode=False)
     except click.exceptions.Exit as done:
         code = done.exit_code
     except click.ClickException as error:

@@ -44,7 +44,7 @@ class Found:
         return asyncio.run(_request("GET", self.address, path, self.secret, timeout_s=timeout_s))
 
 
-def find(*, service: str, admin_address: str, runtime_dir: Path | None) -> Found:
+def find(*, service: str, admin_address: str, runtime_dir: Path | None, timeout_s: float = TIMEOUT_S) -> Found:
     """The gateway that is meant. :raises NotRunning: when there is none, or several."""
     secret = read_secret(None)
     if admin_address:
@@ -52,7 +52,7 @@ def find(*, service: str, admin_address: str, runtime_dir: Path | None) -> Found
     base = base_directory(runtime_dir)
     if runtime_dir is None:
         _check_owner(base)
-    return Found(asyncio.run(_find(service, base, secret)), secret)
+    return Found(asyncio.run(_find(service, base, secret, timeout_s)), secret)
 
 
 def change(
@@ -115,12 +115,12 @@ def _own_token(base: Path, address: str) -> str:
     return ""
 
 
-async def _find(service: str, base: Path, secret: str) -> str:
+async def _find(service: str, base: Path, secret: str, timeout_s: float = TIMEOUT_S) -> str:
     running: dict[str, Status] = {}
     for directory in gateway_directories(base):
         try:
             address = read_admin_address(directory)
-            answer = await _request("GET", address, "/api/status", secret)
+            answer = await _request("GET", address, "/api/status", secret, timeout_s=timeout_s)
             running[address] = msgspec.json.decode(answer, type=Status)
         except (OSError, GatewayError, msgspec.MsgspecError):
             continue

@@ -12,6 +12,7 @@ from rich.table import Column, Table
 
 from plugin.assemble.durations import duration_s
 from plugin.certificates import CertificateList, CertificateStatus, expiring
+from plugin.cli import names
 from plugin.cli.admin_client import find
 from plugin.cli.gateway_options import gateway_options
 from plugin.cli.screen import console
@@ -23,7 +24,13 @@ EXIT_EXPIRING = 1
 
 @click.command()
 @click.option("--expiring-in", default="", metavar="DURATION", help="Only what ends sooner, for example 24h.")
-@click.option("--service", default="", metavar="NAME", help="Only what this external service depends on.")
+@click.option(
+    "--service",
+    default="",
+    metavar="NAME",
+    shell_complete=names.services,
+    help="Only what this external service depends on.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
 @gateway_options
 def certs(

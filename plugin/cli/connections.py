@@ -17,6 +17,7 @@ from rich.text import Text
 
 from plugin.admin.operations_view import KillReport, KillRequest
 from plugin.admin.view import ConnectionList, WorkerConnection
+from plugin.cli import names
 from plugin.cli.admin_client import Found, change, find
 from plugin.cli.gateway_options import gateway_options
 from plugin.cli.screen import can_be_live, console, live, size
@@ -61,8 +62,21 @@ class Filter:
 
 
 @click.group(invoke_without_command=True)
-@click.option("--service", "service", default="", metavar="NAME", help="Only those of this external service.")
-@click.option("--source", default="", metavar="NAME", help="Only those of this caller: its service name or SPIFFE ID.")
+@click.option(
+    "--service",
+    "service",
+    default="",
+    metavar="NAME",
+    shell_complete=names.services,
+    help="Only those of this external service.",
+)
+@click.option(
+    "--source",
+    default="",
+    metavar="NAME",
+    shell_complete=names.sources,
+    help="Only those of this caller: its service name or SPIFFE ID.",
+)
 @click.option("--client", default="", metavar="IP[:PORT]", help="Only those that come from there.")
 @click.option("--endpoint", default="", metavar="IP[:PORT]|HOST", help="Only those that go there.")
 @seconds_option("--older-than", default=0.0, help="Only those that opened so long ago.")
@@ -122,8 +136,16 @@ def connections(
 @connections.command()
 @click.argument("connection", required=False, default="", metavar="[WORKER-NUMBER]")
 @click.option("--pid", type=click.IntRange(0), default=0, metavar="PID", help="Of its worker, while one is replaced.")
-@click.option("--service", default="", metavar="NAME", help="All of this external service.")
-@click.option("--source", default="", metavar="NAME", help="All of this caller: its service name or SPIFFE ID.")
+@click.option(
+    "--service", default="", metavar="NAME", shell_complete=names.services, help="All of this external service."
+)
+@click.option(
+    "--source",
+    default="",
+    metavar="NAME",
+    shell_complete=names.sources,
+    help="All of this caller: its service name or SPIFFE ID.",
+)
 @click.option("--reason", default="", metavar="TEXT", help="For the access log and the log.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was ended as JSON.")
 @click.option("--admin-token-file", type=click.Path(path_type=Path), metavar="PATH", help="As of consul-tgw run.")

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from plugin.assemble.durations import duration_s
+from plugin.cli import names
 from plugin.cli.admin_client import Found, NotRunning, find
 from plugin.cli.gateway_options import gateway_options
 from plugin.cli.screen import console
@@ -27,7 +28,13 @@ _COLOURS = {"warning": "yellow", "error": "red"}
 
 @click.command()
 @click.option("--since", default="", metavar="DURATION", help="Only what is not older, for example 10m or 1h30m.")
-@click.option("--service", default="", metavar="NAME", help="Only what concerns this external service.")
+@click.option(
+    "--service",
+    default="",
+    metavar="NAME",
+    shell_complete=names.services,
+    help="Only what concerns this external service.",
+)
 @click.option("--follow", "-f", is_flag=True, help="Go on with what comes, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON; with --follow one to a line.")
 @gateway_options

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from plugin.addresses import HostPort, socket_path
 from plugin.admin.token import read_secret
 from plugin.cli.dns_option import dns_server_option, dns_servers
 from plugin.cli.seconds_option import seconds_option
 from plugin.errors import ConfigError
+from plugin.known_keys import check_own_config, doubtful_variables
 from plugin.settings import ConsulSettings, GatewaySettings
 from proxy import logs
+from proxy.logs import emit
+
+logger = logging.getLogger(__name__)
 
 
 @click.command()
@@ -174,14 +181,25 @@ def run(**options: Any) -> int:
     of all links and the token again, and opens the access log again. After a crash (or kill -9) the workers go on; the
     next start takes them over.
     """
-    settings = gateway_settings(options)
+    settings = gateway_settings(options, given_flags(click.get_current_context()))
     logs.configure(settings.log_level, settings.log_format)
+    for warning in doubtful_variables(os.environ):
+        emit(logger, logging.WARNING, "settings.doubtful", warning)
     from plugin.supervisor import run_gateway
 
     return run_gateway(settings)
 
 
-def gateway_settings(options: dict[str, Any]) -> GatewaySettings:
+def given_flags(context: click.Context) -> frozenset[str]:
+    """The flags that the command line has."""
+    return frozenset(
+        max(parameter.opts, key=len)
+        for parameter in context.command.params
+        if context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+    )
+
+
+def gateway_settings(options: dict[str, Any], given: frozenset[str] = frozenset()) -> GatewaySettings:
     """:raises ConfigError: when a flag or a ``CONSUL_`` variable cannot be used."""
     address, *more = (HostPort.parse(text, what="--address") for text in options["address"])
     wan = options["wan_address"]
@@ -230,6 +248,7 @@ def gateway_settings(options: dict[str, Any]) -> GatewaySettings:
         worker_user=options["worker_user"],
         allow_debugging=options["allow_debugging"],
         runtime_dir=options["runtime_dir"],
+        given=given,
     )
 
 
@@ -262,4 +281,5 @@ def parse_proxy_config(text: str) -> dict[str, object]:
         raise ConfigError(f"--proxy-config is not JSON: {error}") from error
     if not isinstance(decoded, dict):
         raise ConfigError("--proxy-config must be a JSON object, for example '{\"connect_timeout_ms\": 2000}'")
+    check_own_config(decoded)
     return decoded

@@ -11,6 +11,7 @@ import msgspec
 from rich.markup import escape
 from rich.table import Column, Table
 
+from plugin.cli import names
 from plugin.cli.admin_client import Found, find
 from plugin.cli.gateway_options import gateway_options
 from plugin.cli.screen import can_be_live, console, live, size
@@ -21,7 +22,9 @@ from plugin.traffic import Rates, Traffic, rates
 @click.command()
 @seconds_option("--interval", default=2.0, minimum=0.2, help="Between two readings: rates are over this time.")
 @click.option("--once", is_flag=True, help="Print it once, after one interval.")
-@click.option("--service", default="", metavar="NAME", help="Only this external service.")
+@click.option(
+    "--service", default="", metavar="NAME", shell_complete=names.services, help="Only this external service."
+)
 @click.option("--by", type=click.Choice(["source", "service"]), default="source", show_default=True, help="Detail.")
 @click.option("--limit", type=click.IntRange(0), default=40, show_default=True, metavar="N", help="Rows; 0 shows all.")
 @click.option("--json", "as_json", is_flag=True, help="Print it once, as JSON.")

@@ -50,6 +50,7 @@ def build(commit: str, epoch: int, version: str, work: Path) -> Path:
     run([str(TOOLS / "hatchling"), "build", "--directory", str(made)], environment, cwd=tree)
     (wheel,) = made.glob("*.whl")
     zipapp(tree / "requirements" / "run.lock", wheel, made / zipapp_name(version), work / "site", environment)
+    manual(work / "site", made / f"consul-tgw-{version}-man.tar.gz", work / "man", environment)
     # The audit reads this checkout, which is the commit: nothing in it is changed.
     bill = made / f"consul-tgw-{version}.cdx.json"
     run([str(PYTHON), "-m", "scripts.audit", "--offline", "--sbom", str(bill)], cwd=ROOT)
@@ -82,6 +83,26 @@ def zipapp(lock: Path, wheel: Path, target: Path, packages: Path, environment: d
     # The processes that it starts import from where it was unpacked, too.
     command += ["--reproducible", "--extend-pythonpath", "--python", interpreter, "--output-file", str(target)]
     run(command, environment)
+
+
+def manual(packages: Path, target: Path, folder: Path, environment: dict[str, str]) -> None:
+    """The manual pages of the commands, by the commands themselves."""
+    command = [str(PYTHON), "-m", "plugin", "man", "--directory", str(folder)]
+    run(command, {**environment, "PYTHONPATH": str(packages)}, cwd=packages)
+    epoch = environment["SOURCE_DATE_EPOCH"]
+    same = ["--sort=name", f"--mtime=@{epoch}", "--owner=0", "--group=0", "--numeric-owner", "--mode=0644"]
+    plain = target.with_suffix("")
+    run(
+        [
+            "tar",
+            "--create",
+            *same,
+            f"--file={plain}",
+            f"--directory={folder}",
+            *sorted(one.name for one in folder.iterdir()),
+        ]
+    )
+    run(["gzip", "--no-name", "--best", str(plain)])
 
 
 def release(check: bool) -> None:

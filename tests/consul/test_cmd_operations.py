@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import sys
+import tarfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from tests.support.command import ROOT, Said, consul_tgw
 from tests.support.eventually import eventually
 from tests.support.linking import Links, dial, let_in, serves
 from tests.support.mesh_client import MeshClient, MeshConnection
+from tests.support.secrecy import Output
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -274,3 +276,135 @@ async def test_certificates_are_sorted_by_their_end_and_name_what_renews_them(st
     assert late.code == 0
     await stage.links.set(OTHER)
     await serves(stage.gateway, OTHER)
+
+
+async def test_config_says_where_each_setting_comes_from(stage: Stage) -> None:
+    said = await stage.say("config", "--json")
+    assert said.code == 0, said.errors
+    found = {one["name"]: one for one in (*said.json["settings"], *said.json["consul"])}
+    assert found["--workers"] == {"name": "--workers", "value": "2", "origin": "flag", "where": "--workers"}
+    assert found["--log-level"]["origin"] == "default"
+    assert found["CONSUL_HTTP_ADDR"]["origin"] == "environment variable"
+    table = await stage.say("config", "--service", GATEWAY)
+    assert (table.code, "--drain-timeout" in table.output) == (0, True)
+    environment = {**stage.agent.cli_environment(), "CONSUL_HTTP_TOKN": "for-nobody"}
+    flags = ("run", "--service=other", "--address=127.0.0.1:8443", "--proxy-config={}", "--json")
+    tried = await consul_tgw("config", *flags, environment=environment)
+    assert tried.json["warnings"] == [
+        "the environment variable CONSUL_HTTP_TOKN is read by nobody; did you mean CONSUL_HTTP_TOKEN?"
+    ]
+    for command in ("config", "run"):
+        arguments = ("run", *flags[1:3]) if command == "config" else flags[1:3]
+        wrong = await consul_tgw(
+            command, *arguments, '--proxy-config={"connect_timeout": 1}', environment=stage.agent.cli_environment()
+        )
+        assert wrong.code == 2
+        assert "connect_timeout is no key of Proxy.Config; did you mean connect_timeout_ms?" in wrong.errors
+
+
+async def test_a_support_bundle_holds_everything_and_no_secret(stage: Stage) -> None:
+    own_pki = Authority("Bundle CA")
+    pair = own_pki.client("bundle")
+    certificate, key = pair.write(stage.folder, "bundle-client")
+    ca_file = str(own_pki.write(stage.folder, "bundle-ca"))
+    await stage.links.set(OTHER, CAFile=ca_file, CertFile=str(certificate), KeyFile=str(key), SNI="b.example")
+    await eventually(lambda: _has_upstream_tls(stage))
+    token, slip = "5f0e1d2c-aaaa-bbbb-cccc-0123456789ab", "typed-by-mistake"
+    (admin_token,) = (stage.folder / "run").glob("*/admin-token")
+    environment = {**stage.agent.cli_environment(), "CONSUL_HTTP_TOKEN": token, "CONSUL_HTTP_AUTH": "me:my password"}
+    path = stage.folder / "bundle.tar.gz"
+    async with await stage.connect(WEB) as connection:
+        # A slip that ends in what the bundle gathers: in an event.
+        reason = f"--reason=from http://me:{slip}@consul.example"
+        ended = await stage.say("connections", "kill", f"--source={WEB}", reason)
+        assert ended.code == 0
+        await connection.ended()
+        said = await consul_tgw(
+            *("support-bundle", str(path), "--json", f"--runtime-dir={stage.folder / 'run'}"), environment=environment
+        )
+    assert said.code == 0, said.output + said.errors
+    with tarfile.open(path) as archive:
+        files = {one.name.partition("/")[2]: archive.extractfile(one) for one in archive.getmembers()}
+        contents = {name: file.read() for name, file in files.items() if file is not None}
+    assert contents.keys() - {"README.txt"} == {one["name"] for one in said.json["contents"]}
+    scanner = Output()
+    for secret in (token, slip, "my password", admin_token.read_text().strip(), stage.agent.management_token):
+        scanner.learn(secret)
+    # The first line of a key in PEM is the same for all of its kind.
+    scanner.learn(pair.private_key_pem.splitlines()[2])
+    for name, data in contents.items():
+        assert scanner.feed(name, data) == []
+    assert b"http://<redacted>@consul.example" in contents["events.json"]
+    for name in ("status", "snapshot", "config", "connections", "traffic", "certificates", "events", "check", "consul"):
+        json.loads(contents[f"{name}.json"])
+    assert b"consul_tgw_ready 1.0" in contents["metrics.txt"]
+    processes = json.loads(contents["processes.json"])
+    assert [one["name"] for one in processes] == ["control", "worker 0", "worker 1"]
+    assert all(one["descriptors"] > 3 and one["status"]["VmRSS"] for one in processes)
+    assert json.loads(contents["consul.json"])["Version"]
+    again = await stage.say("support-bundle", str(path))
+    assert (again.code, "is there already" in again.errors) == (2, True)
+    await stage.links.set(OTHER)
+    await serves(stage.gateway, OTHER)
+
+
+async def _has_upstream_tls(stage: Stage) -> bool:
+    return any(one["name"] == OTHER and one["upstream_tls"] for one in (await stage.gateway.status())["services"])
+
+
+async def test_a_shell_completes_services_of_the_running_gateway(stage: Stage) -> None:
+    words = f"consul-tgw connections --runtime-dir {stage.folder / 'run'} --service"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "plugin"),
+        stdout=asyncio.subprocess.PIPE,
+        cwd=ROOT,
+        env={
+            **stage.agent.cli_environment(),
+            "_CONSUL_TGW_COMPLETE": "bash_complete",
+            "COMP_WORDS": f"{words} operated-c",
+            "COMP_CWORD": str(len(words.split())),
+        },
+    )
+    output, _ = await process.communicate()
+    assert output.decode().split() == [f"plain,{OTHER}"]
+
+
+async def test_requests_under_way_are_shown_and_ended(stage: Stage) -> None:
+    api = "operated-api"
+    held = asyncio.Event()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await held.wait()
+        writer.close()
+
+    server = await asyncio.start_server(slow, "127.0.0.1", 0)
+    await stage.agent.write_config({"Kind": "service-defaults", "Name": api, "Protocol": "http"})
+    await stage.links.add(api, server.sockets[0].getsockname()[1])
+    await stage.agent.write_intention(WEB, api)
+    await serves(stage.gateway, api)
+    await eventually(lambda: _intentions(stage, api))
+    async with await dial(stage.clients[WEB], stage.gateway, api) as connection:
+        await connection.send(b"GET /orders?secret=1 HTTP/1.1\r\nHost: api.example\r\n\r\n")
+
+        async def under_way() -> dict[str, Any]:
+            (one,) = listed(await stage.say("connections", "--json", f"--service={api}"))
+            (request,) = one["connection"]["live_requests"]
+            assert request["endpoint"]
+            return one
+
+        one = await eventually(under_way)
+        (request,) = one["connection"]["live_requests"]
+        assert (request["method"], request["path"], request["authority"]) == ("GET", "/orders", "api.example")
+        assert (request["protocol"], one["connection"]["requests"]) == ("HTTP/1.1", 1)
+        assert "GET api.example/orders" in (await stage.say("connections", f"--endpoint={request['endpoint']}")).output
+        assert (await stage.say("connections", "kill", one["id"], "--reason=stuck for good")).code == 0
+        await connection.ended()
+    lines = await eventually(lambda: _killed(stage, "stuck for good"))
+    assert {line.get("event", "connection") for line in lines} == {"request", "connection"}
+    held.set()
+    server.close()
+
+
+async def _intentions(stage: Stage, service: str) -> bool:
+    return any(one["name"] == service and one["intentions"] for one in (await stage.gateway.status())["services"])

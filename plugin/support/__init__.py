@@ -1,0 +1,1 @@
+"""What is gathered of a gateway for somebody who is to help, without anything secret."""
