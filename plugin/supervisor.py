@@ -13,10 +13,10 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from plugin import privileges
+from plugin import activation, privileges
 from plugin.access_log_sink import AccessLogSink
 from plugin.addresses import HostPort, bind_addresses
 from plugin.admin.app import AdminServer, build_app
@@ -96,6 +96,7 @@ async def _run(settings: GatewaySettings) -> int:
 async def _run_heard(settings: GatewaySettings, ring: EventRing) -> int:
     understudy = await Understudy.called(settings, os.environ) if program.REHEARSAL in os.environ else None
     inherited = inheritance.receive()
+    given = activation.receive()
     signals = _Signals()
     if inherited is not None:
         inheritance.signals_again()
@@ -109,7 +110,20 @@ async def _run_heard(settings: GatewaySettings, ring: EventRing) -> int:
             else:
                 definition = Definition(client, settings.id, settings.host_port, proxy_config)
                 bound = await definition.bind(saved_addresses(settings.state_dir, _owner(settings)))
-            supervisor = Supervisor(settings, directory, client, proxy_config, bound, definition, inherited, ring=ring)
+            each = understudy.briefing.sockets_each if understudy is not None else 0
+            each = inherited.sockets_each if inherited is not None else each
+            supervisor = Supervisor(
+                settings,
+                directory,
+                client,
+                proxy_config,
+                bound,
+                definition,
+                inherited,
+                ring=ring,
+                given=given,
+                sockets_each=activation.for_each_worker(given, bound, settings.workers) or each,
+            )
             if understudy is not None:
                 return await understudy.play(supervisor)
             return await supervisor.run(signals)
@@ -174,8 +188,21 @@ class Supervisor:
         inherited: Inheritance | None = None,
         *,
         ring: EventRing,
+        given: Sequence[socket.socket] = (),
+        sockets_each: int = 0,
     ) -> None:
-        """``definition`` is where somebody else registers the gateway, and then ``proxy_config`` is only ours."""
+        """``definition`` is where somebody else registers the gateway, and then ``proxy_config`` is only ours.
+
+        ``given`` are listening sockets of the service manager; they do for ``sockets_each`` workers, 0: none given.
+
+        :raises StartError: when more workers are wanted.
+        """
+        if sockets_each and settings.workers > sockets_each:
+            raise StartError(
+                f"--workers {settings.workers}: systemd has {sockets_each} socket(s) for each address; repeat"
+                " ListenStream= in the .socket unit, and restart it and the gateway"
+            )
+        self._given = given
         self._settings = settings
         self._inherited = inherited
         self._bound = bound
@@ -185,7 +212,7 @@ class Supervisor:
         published = Published()
         self._access_log = AccessLogSink(settings.access_log)
         self._audit = AuditDesk(settings)
-        workers = settings.workers or usable_cores()
+        workers = settings.workers or sockets_each or usable_cores()
         self._workers = Workers(
             WorkerSettings(
                 gateway=service_id,
@@ -315,6 +342,7 @@ class Supervisor:
             consul_away=lambda: self._presence.problem is not None,
             save=self._saved_state.save_if_due,
             audit=self._audit.journal,
+            sockets_each=sockets_each,
         )
         if inherited is not None:
             self._registration.registered = inherited.registered
@@ -398,7 +426,7 @@ class Supervisor:
         inherited = self._inherited
         admin = await self._start_admin()
         if inherited is None:
-            await self._workers.start()
+            await self._workers.start(self._given)
         else:
             sockets = [socket.socket(fileno=descriptor) for descriptor in inherited.sockets]
             await self._workers.start(sockets, frozenset(inherited.pids))

@@ -42,6 +42,8 @@ class Briefing(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float
     consul_away: bool = False
     """Consul answers nobody: the saved state, which is that of the running generation, has to do."""
+    sockets_each: int = 0
+    """For how many workers the service manager has given listening sockets; 0: it has given none."""
 
 
 class Rehearsed(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,3 +78,5 @@ class Inheritance(msgspec.Struct, frozen=True, kw_only=True):
     """The last ones of each worker, by process id."""
     restored: bool = False
     """The workers have the saved state in force."""
+    sockets_each: int = 0
+    """As of a :class:`Briefing`."""

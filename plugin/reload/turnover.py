@@ -47,8 +47,10 @@ class Turnover:
         consul_away: Callable[[], bool],
         save: Callable[[], Awaitable[None]],
         audit: Journal,
+        sockets_each: int,
     ) -> None:
-        """``save`` makes the saved state the newest one, if it is kept."""
+        """``save`` makes the saved state the newest one, if it is kept. ``sockets_each`` is for how many workers the
+        service manager has given sockets."""
         self._settings = settings
         self._life = life
         self._directory = directory
@@ -60,6 +62,7 @@ class Turnover:
         self._consul_away = consul_away
         self._save = save
         self._audit = audit
+        self._sockets_each = sockets_each
         self._reloads = inherited.reloads if inherited is not None else 0
         self.door = Door(directory.path, self._reload)
         self.due = asyncio.Event()
@@ -100,6 +103,7 @@ class Turnover:
             addresses=tuple(map(str, self._workers.addresses())),
             timeout_s=request.timeout_s,
             consul_away=self._consul_away(),
+            sockets_each=self._sockets_each,
         )
 
     async def become_successor(self) -> None:
@@ -130,6 +134,7 @@ class Turnover:
             ended=workers.ended,
             counters=workers.counters(),
             restored=rehearsed.restored,
+            sockets_each=self._sockets_each,
         )
 
     async def call_off(self) -> None:

@@ -142,8 +142,8 @@ class Workers:
     async def start(self, inherited: Sequence[socket.socket] = (), wanted_pids: frozenset[int] | None = None) -> None:
         """Adopt what an earlier control process left, bind what is missing, start the rest.
 
-        ``inherited`` are listening sockets of that control process. With ``wanted_pids``, workers of other process ids
-        are replaced, however well they would do.
+        ``inherited`` are listening sockets of that control process, or of the service manager. With ``wanted_pids``,
+        workers of other process ids are replaced, however well they would do.
 
         :raises StartError: when an address cannot be bound or a worker cannot be executed.
         """
@@ -157,7 +157,7 @@ class Workers:
         known = {os.fstat(one.fileno()).st_ino for one in own}
         left = distinct((*inherited, *(listener for orphan in replaced for listener in orphan.listeners)))
         problems = self._allot(self._addresses, [one for one in left if os.fstat(one.fileno()).st_ino not in known])
-        if problems and not (inherited and self._addresses):
+        if problems and not (inherited and self._addresses and wanted_pids is not None):
             raise problems[0]
         for problem in problems:
             emit(logger, logging.WARNING, "gateway.not_bound", f"{problem}; the other addresses are in force")
