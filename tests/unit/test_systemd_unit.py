@@ -39,6 +39,22 @@ def test_systemd_understands_every_line(unit: Path) -> None:
     assert (said.returncode, ours) == (0, [])
 
 
+def test_systemd_understands_the_socket_unit_with_it(unit: Path) -> None:
+    socket_unit = unit.parent / "consul-tgw.socket"
+    socket_unit.write_text((UNIT.parent / "consul-tgw.socket").read_text())
+    said = analyse("verify", str(socket_unit), str(unit))
+    ours = [line for line in said.stdout.splitlines() if "consul-tgw" in line]
+    assert (said.returncode, ours) == (0, [])
+
+
+def test_a_mistake_in_the_socket_unit_would_be_noticed(unit: Path) -> None:
+    socket_unit = unit.parent / "consul-tgw.socket"
+    text = (UNIT.parent / "consul-tgw.socket").read_text()
+    socket_unit.write_text(text.replace("ListenStream=10.0.0.5:8443", "ListenStream=10.0.0.5:no-port"))
+    said = analyse("verify", str(socket_unit), str(unit))
+    assert "ListenStream" in said.stdout or said.returncode != 0
+
+
 def test_its_sandbox_is_closed(unit: Path) -> None:
     said = analyse("security", "--offline=true", f"--threshold={MOST_EXPOSED}", str(unit))
     exposure = re.search(r"Overall exposure level for \S+: ([0-9.]+)", said.stdout)
