@@ -260,15 +260,15 @@ class Worker:
         self, *, number: int, service: str, source: str, detail: str, deadline_s: float
     ) -> tuple[Connection, ...]:
         """End live connections, see :class:`proxy.messages.Kill`. :raises WorkerGone: without an answer."""
+        if not self.driven:
+            # It may not know the frame, and would drop us for it.
+            raise WorkerGone(f"worker {self.index} (process {self.pid}) is of another version, and only drains")
         frame = Kill(next(self._query_ids), number, service, source, detail)
         return (await self._ask(frame, deadline_s)).connections
 
     async def _ask(self, question: Query | Kill, deadline_s: float) -> ConnectionPage | Killed:
         if self._channel is None or not self.connected:
             raise WorkerGone(f"worker {self.index} (process {self.pid}) is not connected")
-        if not self.driven:
-            # It would take a frame that it does not know for a fault, and go.
-            raise WorkerGone(f"worker {self.index} (process {self.pid}) is of another version, and only drains")
         answer = self._queries[question.id] = asyncio.get_running_loop().create_future()
         self._channel.send(frames.encode(question))
         try:

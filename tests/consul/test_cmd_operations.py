@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
+import os
 import signal
+import struct
 import sys
 import tarfile
+import termios
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -408,3 +412,52 @@ async def test_requests_under_way_are_shown_and_ended(stage: Stage) -> None:
 
 async def _intentions(stage: Stage, service: str) -> bool:
     return any(one["name"] == service and one["intentions"] for one in (await stage.gateway.status())["services"])
+
+
+async def test_a_live_table_is_left_with_q(stage: Stage) -> None:
+    controller, terminal = os.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 200, 0, 0))
+    before = termios.tcgetattr(terminal)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "plugin", "top", "--interval=0.3", f"--runtime-dir={stage.folder / 'run'}"),
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        cwd=ROOT,
+        env={**stage.agent.cli_environment(), "TERM": "xterm-256color"},
+    )
+    seen = bytearray()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(controller, lambda: seen.extend(os.read(controller, 65536)))
+    try:
+        await eventually(lambda: seen.count(SERVICE.encode()) >= 2, what="the table was drawn twice")
+        os.write(controller, b"q")
+        assert await asyncio.wait_for(process.wait(), 20) == 0
+        assert termios.tcgetattr(terminal) == before
+    finally:
+        loop.remove_reader(controller)
+        if process.returncode is None:
+            process.kill()
+        os.close(controller)
+        os.close(terminal)
+
+
+async def test_who_follows_events_follows_them_through_a_reload(stage: Stage) -> None:
+    followed = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "plugin", "events", "--follow", "--json"),
+        f"--admin-address=127.0.0.1:{stage.gateway.admin_port}",
+        stdout=asyncio.subprocess.PIPE,
+        cwd=ROOT,
+        env=stage.agent.cli_environment(),
+    )
+    assert followed.stdout is not None
+    try:
+        async with asyncio.timeout(60):
+            first = json.loads(await followed.stdout.readline())
+            assert first["number"] == 1
+            assert (await stage.say("reload")).code == 0
+            while json.loads(await followed.stdout.readline())["event"] != "gateway.reloaded":
+                pass
+    finally:
+        followed.send_signal(signal.SIGINT)
+        await followed.wait()
