@@ -20,11 +20,13 @@ from aiohttp.typedefs import Middleware
 
 from plugin.addresses import HostPort
 from plugin.admin.audited import audited
+from plugin.admin.dashboard.pages import add_dashboard
 from plugin.admin.doorkeeper import Doorkeeper
 from plugin.admin.guard import LARGEST_BODY, Access, Handler, guarded
 from plugin.admin.metrics import GatewayCollector, exposition
 from plugin.admin.operations import add_operations
 from plugin.admin.operations_view import OperationsView
+from plugin.admin.search import search_connections
 from plugin.admin.view import GatewayView
 from plugin.audit.journal import Journal
 from plugin.errors import ConfigError, StartError
@@ -47,7 +49,7 @@ def build_app(
     operations: OperationsView | None = None,
     journal: Journal | None = None,
 ) -> web.Application:
-    """Every page of the admin server. Further pages (a dashboard) may be added to its router before it starts: those
+    """Every page of the admin server. Further pages may be added to its router before it starts: those
     that answer anything but GET and HEAD need the token without doing anything for it.
 
     ``refresh`` reads again what SIGHUP reads again. Without ``operations``, there are no pages of ``operations.py``.
@@ -65,6 +67,7 @@ def build_app(
     app.router.add_get("/api/connections", pages.connections)
     app.router.add_get("/api/snapshot", pages.snapshot)
     app.router.add_post("/api/refresh", pages.refresh)
+    add_dashboard(app, view, _stays)
     if operations is not None:
         add_operations(app, operations)
     return app
@@ -181,6 +184,11 @@ async def _noticed(request: web.Request, handler: Handler) -> web.StreamResponse
     return await handler(request)
 
 
+def _stays(request: web.Request) -> None:
+    if (keeper := request.app.get(DOORKEEPER)) is not None:
+        keeper.stays(request.transport)
+
+
 def _suitable(listening: socket.socket, wanted: HostPort, *, chosen: bool) -> socket.socket | None:
     """``listening`` if it is what is wanted; else it is closed."""
     if listening.family != socket.AF_UNIX:
@@ -217,13 +225,17 @@ class _Pages:
         return _json(msgspec.json.encode(self._view.status()))
 
     async def connections(self, request: web.Request) -> web.Response:
-        """``?limit=`` (1000) and ``?after=`` (``next`` of the page before)."""
+        """``?limit=`` (1000), ``?after=`` (``next`` of the page before), ``?search=`` part of a name or an address."""
         try:
             limit = int(request.query.get("limit", "1000"))
         except ValueError:
             raise web.HTTPBadRequest(text="limit must be a number\n") from None
+        after, limit = request.query.get("after", ""), max(1, min(limit, LARGEST_PAGE))
         try:
-            page = await self._view.connections(request.query.get("after", ""), max(1, min(limit, LARGEST_PAGE)))
+            if text := request.query.get("search", ""):
+                page = await search_connections(self._view, text, after, limit)
+            else:
+                page = await self._view.connections(after, limit)
         except ConfigError as error:
             raise web.HTTPBadRequest(text=f"{error}\n") from error
         return _json(msgspec.json.encode(page))

@@ -36,6 +36,12 @@ class Doorkeeper:
             timer.cancel()
             self._served[transport] = self._loop.call_later(ANSWER_WITHIN_S, _abort, transport)
 
+    def stays(self, transport: asyncio.BaseTransport | None) -> None:
+        """Its answer may take as long as it wants; whoever gives it sees to it that such answers are few."""
+        timer = self._served.get(transport) if transport is not None else None
+        if timer is not None:
+            timer.cancel()
+
     def closed(self, transport: asyncio.BaseTransport) -> None:
         for kept in (self._waiting, self._served):
             timer = kept.pop(transport, None)

@@ -19,6 +19,8 @@ LARGEST_BODY = 64 * 1024
 _READING = frozenset({"GET", "HEAD"})
 _PROBES = frozenset({"/health", "/ready", "/metrics"})
 """Asked by machines that hold no token; they tell numbers and names, no addresses of callers."""
+_PAGE = "/ui/"
+"""Files of the dashboard, which hold no state: the page asks for the token."""
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -85,13 +87,17 @@ async def _own_site(request: web.Request, handler: Handler) -> web.StreamRespons
 async def _with_token(request: web.Request, handler: Handler) -> web.StreamResponse:
     access = request.app[ACCESS]
     reading = request.method in _READING
-    if not reading or (access.remote and request.path not in _PROBES):
+    if not reading or (access.remote and not _open_to_all(request.path)):
         if access.token is None:
             raise web.HTTPForbidden(text="this gateway has no admin token, so nothing can be changed\n")
         if not access.token.admits(request.headers.get("Authorization", "")):
             text = "this needs the admin token: Authorization: Bearer TOKEN\n"
             raise web.HTTPUnauthorized(text=text, headers={"WWW-Authenticate": "Bearer"})
     return await handler(request)
+
+
+def _open_to_all(path: str) -> bool:
+    return path in _PROBES or path == "/" or path.startswith(_PAGE)
 
 
 @web.middleware

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,10 @@ class Browser(Launcher):
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._session = ""
         self.child: Child | None = None
+        self.requested: list[str] = []
+        """Addresses that pages have asked for, since :meth:`watch`."""
+        self.problems: list[str] = []
+        """What the console of the page has said of errors, since then."""
 
     async def start(self) -> None:
         profile = Path(self._folder.name) / "profile"
@@ -84,6 +90,46 @@ class Browser(Launcher):
         assert "exceptionDetails" not in done, done["exceptionDetails"]
         return done["result"].get("value")
 
+    async def watch(self) -> None:
+        """Note from now on what pages ask for, and what goes wrong in them."""
+        for domain in ("Network", "Runtime", "Log"):
+            await self._call(f"{domain}.enable")
+
+    async def size(self, width: int, height: int, scheme: str = "light") -> None:
+        """Of the window, in CSS pixels; ``scheme`` is what the system prefers, ``light`` or ``dark``."""
+        await self._call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
+        media = [{"name": "prefers-color-scheme", "value": scheme}]
+        await self._call("Emulation.setEmulatedMedia", features=media)
+
+    async def picture(self) -> bytes:
+        """PNG of what the window shows."""
+        return base64.b64decode((await self._call("Page.captureScreenshot", format="png"))["data"])
+
+    async def press(self, key: str) -> None:
+        """``Tab``, ``ArrowDown`` ..., as the keyboard does."""
+        codes = {"Tab": 9, "Enter": 13, "End": 35, "Home": 36, "ArrowUp": 38, "ArrowDown": 40}
+        for kind in ("rawKeyDown", "keyUp"):
+            await self._call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=codes[key])
+
+    async def type(self, selector: str, text: str) -> None:
+        """Put ``text`` into an input, in place of what is there."""
+        field = f"document.querySelector({json.dumps(selector)})"
+        told = f"{field}.value = {json.dumps(text)}; {field}.dispatchEvent(new Event('input'))"
+        await self.run(told)
+
+    def _note(self, event: dict[str, Any]) -> None:
+        method, said = event.get("method", ""), event.get("params", {})
+        if method == "Network.requestWillBeSent":
+            self.requested.append(said["request"]["url"])
+        elif method == "Runtime.exceptionThrown":
+            self.problems.append(json.dumps(said["exceptionDetails"])[:1000])
+        elif (method == "Log.entryAdded" and said["entry"]["level"] in ("error", "warning")) or (
+            method == "Runtime.consoleAPICalled" and said["type"] in ("error", "warning", "assert")
+        ):
+            self.problems.append(json.dumps(said)[:1000])
+
     async def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
         assert self._socket is not None
         number = next(self._numbers)
@@ -93,6 +139,7 @@ class Browser(Launcher):
         await self._socket.send_json(call)
         while True:
             answer = await self._socket.receive_json(timeout=_DEADLINE_S)
+            self._note(answer)
             if answer.get("id") == number:
                 assert "error" not in answer, f"{method}: {answer['error']}"
                 result: dict[str, Any] = answer["result"]
