@@ -26,7 +26,6 @@ CODE = (
     "proxy.http.h2_frames",
     "proxy.http.h2_heads",
     "proxy.http.h2_header_lists",
-    "proxy.http.h2_huffman",
     "proxy.http.h2_server",
     "proxy.http.h2_stream",
 )

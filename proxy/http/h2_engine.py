@@ -17,6 +17,7 @@ What differs from the library as it comes:
 from __future__ import annotations
 
 import enum
+import logging
 from collections.abc import Callable
 
 from h2.config import H2Configuration
@@ -28,11 +29,15 @@ from h2.settings import SettingCodes, Settings
 from h2.stream import H2Stream, StreamInputs
 from h2.utilities import is_informational_response
 from hpack.exceptions import HPACKError, OversizedHeaderListError
+from hpack.hpack import Decoder
 from hyperframe.frame import Frame, SettingsFrame
 
 from proxy.http.h2_frames import END_HEADERS, END_STREAM, LARGEST_FRAME, Kind, header, window_update
-from proxy.http.h2_header_lists import HeaderDecoder, HeaderEncoder
+from proxy.http.h2_header_lists import HeaderEncoder
 from proxy.http.message import Header, Headers
+
+# At the level debug it would log every header that it reads, tokens and cookies too.
+logging.getLogger("hpack").setLevel(logging.WARNING)
 
 _UNLIMITED = 2**31 - 1
 _STANDARD_TABLE = 4_096
@@ -86,7 +91,7 @@ class Engine(H2Connection):
         )
         self._emit = emit
         self._largest_window = largest_window
-        self.decoder = self._lists = HeaderDecoder()
+        self.decoder = self._lists = Decoder()
         self.encoder = HeaderEncoder()
         self.local_settings = Settings(
             client=client,
@@ -165,7 +170,7 @@ class Engine(H2Connection):
 
     def _read(self, block: bytes) -> list[Header]:
         try:
-            return self._lists.decode(block)
+            return [(name, value) for name, value in self._lists.decode(block, raw=True)]
         except OversizedHeaderListError as error:
             raise DenialOfServiceError(str(error)) from error
         except HPACKError as error:
