@@ -23,7 +23,7 @@ _NAMES = (
     *("check", "acl-policy", "snapshot", "refresh", "version"),
     *("connections", "events", "top", "certs", "config"),
     *("completion", "man", "support-bundle"),
-    *("explain", "simulate"),
+    *("explain", "simulate", "probe"),
 )
 """Each is a function of the module of its name, with ``_`` for ``-``."""
 
