@@ -8,7 +8,7 @@ import os
 import shlex
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,10 +138,13 @@ async def says(browser: Browser, selector: str, *texts: str) -> None:
     await eventually(all_of_them, what=f"{selector} says {texts}")
 
 
-async def test_the_page_shows_everything_and_asks_nobody_else(stage: Stage, browser: Browser) -> None:
+async def test_the_page_shows_everything_and_asks_nobody_else(
+    stage: Stage, browser: Browser, record_testsuite_property: Callable[[str, object], None]
+) -> None:
     await stage.refused(REPORTS, LEDGER)
     await browser.open(stage.address)
     loaded_ms = await browser.run("performance.getEntriesByType('navigation')[0].loadEventEnd")
+    record_testsuite_property("dashboard_loaded_ms", round(loaded_ms))
     await says(browser, "#gateway", GATEWAY)
     await says(browser, "#lamps", "live", "phase: serving", "ready", "Consul: confirmed", "workers: 2 of 2 up to date")
     await says(browser, "#tiles", "Services served\n3 of 4", "Open connections", "To services", "Requests")
@@ -169,7 +172,7 @@ async def test_the_page_shows_everything_and_asks_nobody_else(stage: Stage, brow
     asked = [address for address in browser.requested if not address.startswith(stage.address)]
     assert asked == []
     assert browser.problems == []
-    # Generous: the machine does other things meanwhile. On a quiet one it takes a tenth of that.
+    # Generous: the machine does other things meanwhile. It took 360 ms beside a load of ten.
     assert loaded_ms < 5_000
 
 
@@ -313,7 +316,9 @@ async def test_consul_away_and_a_gateway_that_says_nothing(stage: Stage, browser
     assert not await browser.run("document.body.classList.contains('stale')")
 
 
-async def test_a_thousand_services_and_a_token_that_is_asked_for(browser: Browser) -> None:
+async def test_a_thousand_services_and_a_token_that_is_asked_for(
+    browser: Browser, record_testsuite_property: Callable[[str, object], None]
+) -> None:
     """The stream of a gateway that other hosts reach, with everything moving, made by the test."""
     token = "a-secret-of-enough-length"
     app = build_app(Crowded(), Access(token=AdminToken(token), remote=True))
@@ -344,8 +349,9 @@ async def test_a_thousand_services_and_a_token_that_is_asked_for(browser: Browse
         before = await browser.run(heard)
         await eventually(lambda: browser.run(f"{heard} !== {json.dumps(before)}"), what="an event has come")
         longest_ms = await browser.run("window.longest")
-        # Two hundred on the machine it was written on, with everything new at once.
-        assert longest_ms < 2_000 * SCALE
+        record_testsuite_property("dashboard_longest_frame_ms", round(longest_ms))
+        # 55 on the machine it was written on.
+        assert longest_ms < 3_000 * SCALE
         # 401 of the first attempt and of the wrong token; 404 of what this gateway does not have.
         assert [one for one in browser.problems if "status of 401" not in one and "status of 404" not in one] == []
         browser.problems.clear()

@@ -236,6 +236,22 @@ def test_what_is_refused_is_bounded_and_the_newest_comes_first() -> None:
     assert picture.update(READY, Totals(sums=dict(sums)), 102.0).refusals is None
 
 
+def test_who_was_let_in_is_not_called_refused_for_what_is_long_past() -> None:
+    picture = Picture()
+    sums = {
+        ("db", "stranger", "denied"): Sum(1),
+        ("db", "known", "denied"): Sum(1),
+        ("db", "known", "client_eof"): Sum(1, 10, 10),
+        ("", "", "not_tls"): Sum(7),
+    }
+    picture.update(READY, Totals(sums=dict(sums)), 1.0)
+    assert [one.source for one in picture.whole().flows or ()] == ["stranger"]
+    sums["db", "known", "denied"] = Sum(2)
+    picture.update(READY, Totals(sums=dict(sums)), 2.0)
+    assert [(one.source, one.refused) for one in picture.whole().flows or ()] == [("known", 2), ("stranger", 1)]
+    assert picture.whole().head.refused_per_s > 0
+
+
 def test_requests_count_as_requests() -> None:
     picture = Picture()
     totals = Totals(requests={("web", "shop", "4xx", "denied"): 3, ("web", "shop", "2xx", "completed"): 9})

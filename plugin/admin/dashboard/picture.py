@@ -127,22 +127,17 @@ class Picture:
         self._traffic = traffic
         rates, denials = self._bytes.update(both, seconds), self._denials.update(refused, seconds)
         self._refused_per_s = _rounded(sum(denials.values()))
-        ranked = (
-            (-rates.get(pair, 0.0), -denials.get(pair, 0.0), -opened.get(pair, 0), pair)
-            for pair in opened.keys() | rates.keys() | refused.keys()
-            if all(pair)
-        )
-        left_out = 0
-        greatest = heapq.nsmallest(MOST_FLOWS + 1, ranked)
-        if len(greatest) > MOST_FLOWS:
-            greatest.pop()
-            left_out = sum(map(all, opened.keys() | rates.keys() | refused.keys())) - MOST_FLOWS
+        # Who was only ever refused stays; who was let in at some time is not called refused for what is long past.
+        never = {pair for pair in refused if not both.get(pair)}
+        pairs = [pair for pair in opened.keys() | rates.keys() | denials.keys() | never if all(pair)]
+        ranked = ((-rates.get(pair, 0.0), -denials.get(pair, 0.0), -opened.get(pair, 0), pair) for pair in pairs)
+        greatest = heapq.nsmallest(MOST_FLOWS, ranked)
         flows = (
             tuple(
                 Flow(*pair, -opened_, _rounded(-rate), _rounded(-denial), refused.get(pair, 0))
                 for rate, denial, opened_, pair in greatest
             ),
-            left_out,
+            len(pairs) - len(greatest),
         )
         differ, self._flows = flows != self._flows, flows
         return (*changed, *quiet), differ
