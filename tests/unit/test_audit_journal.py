@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
@@ -23,9 +24,9 @@ from plugin.errors import ConfigError, StartError
 from plugin.settings import ConsulSettings, GatewaySettings
 from plugin.workers.published import Published
 from proxy.model import Service, ServiceName
-from proxy.rules import Action, Intention
+from proxy.rules import Action, Intention, TokenProvider
 from tests.unit.test_admin import BEARER, TOKEN, View
-from tests.unit.test_published import LEAF
+from tests.unit.test_published import LEAF, MESH
 
 Lines = Callable[[], list[dict[str, Any]]]
 DB = ServiceName("db")
@@ -157,6 +158,22 @@ def test_policy_is_told_by_difference(journal: Journal, path: Path) -> None:
     )
     assert unlinked["event"] == "policy.unlinked"
     assert len(plane.passed_on) == 4
+
+
+def test_the_default_and_keys_are_told_when_they_change(journal: Journal, path: Path) -> None:
+    plane = Plane(journal)
+    for action, keys in ((Action.DENY, "a"), (Action.DENY, "b"), (None, "b")):
+        providers = (TokenProvider(name="login", issuer="i", keys_json=keys),)
+        plane.published.mesh = msgspec.structs.replace(MESH, default_action=action, token_providers=providers)
+        plane.witness.publish(frozenset(), mesh=True)
+    journal.close()
+    told = [(line["event"], line.get("before"), line.get("now"), line.get("providers")) for line in lines(path)]
+    assert told == [
+        ("policy.default", "", "deny", None),
+        ("keys.changed", None, None, ["login"]),
+        ("keys.changed", None, None, ["login"]),
+        ("policy.default", "deny", "unknown", None),
+    ]
 
 
 def test_a_generation_that_is_only_tried_says_nothing(journal: Journal, path: Path) -> None:
