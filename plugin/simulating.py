@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -240,7 +240,7 @@ class Simulator:
 def _cuts(
     connections: Iterable[tuple[Caller, WorkerConnection]], before: Side, after: Side, now_s: float
 ) -> Iterable[CutConnection]:
-    decided: Mapping[object, str] = {}
+    decided: dict[object, str] = {}
     for who, one in connections:
         shown = one.connection
         requests: list[tuple[str, str, str] | None] = (
@@ -251,7 +251,7 @@ def _cuts(
         for request in requests:
             key = (who.spiffe_id, request)
             if key not in decided:
-                decided = {**decided, key: cut(who, before, after, request, now_s)}
+                decided[key] = cut(who, before, after, request, now_s)
             if why := decided[key]:
                 yield CutConnection(
                     id=one.id,

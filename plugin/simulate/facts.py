@@ -155,7 +155,7 @@ def _links(proposed: Proposed, entry: Mapping[str, Any]) -> None:
         for name in proposed.linked
     }
     proposed.world = replace(world, services=services, entry=read)
-    if any(link.name == WILDCARD for link in read.services or ()) and not world.rows:
+    if _has_wildcard(read) and not _has_wildcard(world.entry):
         proposed.remarks.append("Which services `*` stands for is said by Consul when the entry is written.")
 
 

@@ -178,6 +178,10 @@ def test_links_of_this_gateway_alone() -> None:
     assert after.touched == {DB, ServiceName("new")}
     other = propose(before, checked([{**entry, "Name": "gw-2"}]))
     assert (other.touched, other.unlinked) == (set(), set())
+    everything = {**entry, "Services": [{"Name": "*"}]}
+    assert propose(before, checked([everything])).remarks == [
+        "Which services `*` stands for is said by Consul when the entry is written."
+    ]
     assert other.remarks == ["terminating-gateway gw-2 is the entry of another gateway than gw."]
 
 
