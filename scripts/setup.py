@@ -38,6 +38,7 @@ DEBIAN_PACKAGES: dict[str, Callable[[], object]] = {
     "postgresql": lambda: _found(locate.postgres_bin),
     "systemd": lambda: shutil.which("systemd-analyze"),
     "curl": lambda: shutil.which("curl"),
+    "groff-base": lambda: shutil.which("groff"),
     "nginx-light": lambda: _found(locate.nginx),
 }
 """A package, and whether what it brings is here already."""

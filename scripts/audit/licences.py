@@ -13,6 +13,7 @@ ALLOWED = frozenset(
         "Apache-2.0",
         "BSD-2-Clause",
         "BSD-3-Clause",
+        "CNRI-Python",
         "ISC",
         "MIT",
         "MIT-0",
@@ -33,8 +34,6 @@ _BY_OTHER_NAME = {
     "Python Software Foundation License": "PSF-2.0",
 }
 """What metadata older than SPDX expressions (PEP 639) says, in licence fields and classifiers."""
-_READ_BY_US = {"google-re2": "BSD-3-Clause"}
-"""Packages whose metadata does not say which licence of a family it is; their licence files do."""
 _READ_BY_US = {"google-re2": "BSD-3-Clause"}
 """Packages whose metadata does not say which licence of a family it is; their licence files do."""
 

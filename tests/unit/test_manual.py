@@ -38,7 +38,6 @@ def test_no_line_is_taken_for_a_request_of_roff() -> None:
         assert {line.split()[0] for line in text.splitlines() if line.startswith((".", "'"))} <= known
 
 
-@pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not a part of this project's setup")
 def test_groff_has_nothing_to_say() -> None:
     for text in pages(commands, "1.0", 0.0).values():
         done = subprocess.run(["groff", "-man", "-ww", "-z"], input=text, capture_output=True, text=True, check=False)
