@@ -279,6 +279,15 @@ async def test_the_command_that_is_shown_allows_and_the_flip_is_seen(stage: Stag
         await task
 
 
+async def test_a_denied_request_is_told_with_what_it_asked_for(stage: Stage, browser: Browser) -> None:
+    async with await dial(stage.clients[REPORTS], stage.gateway, PARTNER) as connection:
+        await connection.send(b"GET /invoices?id=7 HTTP/1.1\r\nhost: partner\r\n\r\n")
+        assert b" 403 " in await connection.receive()
+    await browser.type("#refused-search", PARTNER)
+    await says(browser, "#refused-list", f"{REPORTS} → {PARTNER}", "1 request", "GET /invoices", "PathExact")
+    await browser.type("#refused-search", "")
+
+
 async def test_who_would_be_let_in_is_explained(stage: Stage, browser: Browser) -> None:
     for source, said in ((BATCH, "allowed"), (REPORTS, "denied")):
         await browser.type("#explain-source", source)
@@ -307,7 +316,7 @@ async def test_consul_away_and_a_gateway_that_says_nothing(stage: Stage, browser
     assert stage.gateway.child is not None
     os.kill(stage.gateway.child.pid, signal.SIGSTOP)
     try:
-        await says(browser, "#banner", "These data are stale: nothing heard from the gateway for")
+        await says(browser, "#banner", "These data are stale: nothing heard from the gateway since")
         await says(browser, "#lamp-stream", "stale")
         assert await browser.run("document.body.classList.contains('stale')")
     finally:

@@ -1,5 +1,5 @@
 import { byId, el, keyed, setText } from "./dom.js";
-import { each, number, rate, span } from "./format.js";
+import { clock, each, number, rate, span } from "./format.js";
 import { isStale, now, silence, state } from "./store.js";
 
 const AGED_S = 120;
@@ -20,7 +20,8 @@ export function showStale() {
   document.body.classList.toggle("stale", stale);
   const said = [];
   if (stale) {
-    said.push(`These data are stale: nothing heard from the gateway for ${span(silence())}.${state.problem ? ` ${state.problem}` : ""}`);
+    // A moment, not a span: what counts up would be read aloud every second.
+    said.push(`These data are stale: nothing heard from the gateway since ${clock(now() - silence())}.${state.problem ? ` ${state.problem}` : ""}`);
   } else if (state.head) {
     const { head } = state;
     if (head.too_old) said.push("The state is too old: new connections are denied.");

@@ -51,11 +51,11 @@ async function askHow(item, one) {
   item.dataset.asked = asked;
   try {
     const [method, path] = one.what === "request" ? await lastRequest(one) : [];
-    const { remedies, remarks, sentence, verdict } = await explain(one.source, one.service, method, path);
+    const { remedies, remarks, request, sentence, verdict } = await explain(one.source, one.service, method, path);
     if (item.dataset.asked !== asked) return;
     item.dataset.how = verdict === "allowed" ? "" : (remedies[0] ?? "");
     item.dataset.care = item.dataset.how ? remarks.join(" ") : "";
-    item.dataset.now = verdict === "allowed" ? `It would be let in now: ${sentence}` : sentence;
+    item.dataset.now = (verdict === "allowed" ? `It would be let in now: ${sentence}` : sentence) + (request ? ` It asked for ${request}.` : "");
     fill(item, one);
   } catch {
     // Then what the stream says stays: it names the command that explains.
@@ -67,5 +67,6 @@ async function lastRequest(one) {
   const query = new URLSearchParams({ service: one.service, allowed: "no", limit: "200" });
   const { records } = await (await ask(`/api/recent?${query}`)).json();
   const last = records.find((each) => each.method && each.reason === one.reason && each.source.endsWith(`/svc/${one.source}`));
-  return last ? [last.method, last.path] : ["GET", "/"];
+  if (!last) throw new Error("it is forgotten what was asked for");
+  return [last.method, last.path];
 }
