@@ -63,13 +63,15 @@ def change(
     runtime_dir: Path | None,
     token_file: Path | None,
     body: object = None,
+    timeout_s: float = TIMEOUT_S,
 ) -> bytes:
     """Have the gateway that is meant do what ``path`` is. :raises NotRunning: when there is none, or it refuses.
 
     The token is that of ``token_file`` or of the variable, else the one in the gateway's runtime directory.
     """
     secret = read_secret(token_file)
-    return asyncio.run(_ask("POST", path, service, admin_address, runtime_dir, secret, {} if body is None else body))
+    sent = {} if body is None else body
+    return asyncio.run(_ask("POST", path, service, admin_address, runtime_dir, secret, sent, timeout_s=timeout_s))
 
 
 def find_directory(service: str, runtime_dir: Path | None) -> Path:
@@ -90,6 +92,8 @@ async def _ask(
     secret: str,
     body: object = None,
     headers: Headers = (),
+    *,
+    timeout_s: float = TIMEOUT_S,
 ) -> bytes:
     base = base_directory(runtime_dir)
     if not admin_address:
@@ -98,7 +102,7 @@ async def _ask(
         admin_address = await _find(service, base, secret)
     if not secret and method != "GET":
         secret = _own_token(base, admin_address)
-    return await _request(method, admin_address, path, secret, body, headers)
+    return await _request(method, admin_address, path, secret, body, headers, timeout_s=timeout_s)
 
 
 def _check_owner(base: Path) -> None:

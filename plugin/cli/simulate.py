@@ -19,6 +19,8 @@ from plugin.simulate.answer import Access, Simulation
 from plugin.simulate.hcl import read_entries
 
 EXIT_HARMS = 1
+TIMEOUT_S = 30.0
+"""As long as the admin pages take for an answer: entries that concern all services have them all assembled anew."""
 _MOST_BYTES = 60 * 1024
 """What the admin API takes, with room for the rest of the body."""
 _EFFECTS = {"gains": "[green]gains[/]", "loses": "[red]loses[/]", "changes": "[yellow]changes[/]"}
@@ -65,6 +67,7 @@ def simulate(
         runtime_dir=runtime_dir,
         token_file=admin_token_file,
         body={"entries": entries},
+        timeout_s=TIMEOUT_S,
     )
     found = msgspec.json.decode(body, type=Simulation)
     if as_json:
