@@ -101,11 +101,11 @@ class EndpointSet:
         return ejected
 
     def opened(self, endpoint: Endpoint) -> None:
-        at = place(endpoint)
+        at = endpoint.address, endpoint.port  # its place, without a call: this is done for every request
         self._load[at] = self._load.get(at, 0) + 1
 
     def closed(self, endpoint: Endpoint) -> None:
-        at = place(endpoint)
+        at = endpoint.address, endpoint.port
         left = self._load.get(at, 0) - 1
         if left > 0:
             self._load[at] = left

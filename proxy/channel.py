@@ -159,10 +159,9 @@ class _SocketChannel:
             self._buffers.stall(length - self._kept)
             self._kept = length
 
-    def _adapt(self, received: int, size: int) -> None:
-        """Large reads for a stream, small ones for messages. ``size`` was to be read."""
-        self.more = received == size
-        if self.more and self._read_size < READ_SIZE:
+    def _adapt(self) -> None:
+        """Large reads for a stream, small ones for messages: all that was to be read has come."""
+        if self._read_size < READ_SIZE:
             self._read_size = min(self._read_size * 4, READ_SIZE)
 
 
@@ -190,7 +189,9 @@ class TCPChannel(_SocketChannel):
         except (BlockingIOError, InterruptedError):
             self.more = False
             return WOULD_BLOCK
-        self._adapt(received, size)
+        self.more = received == size
+        if self.more:
+            self._adapt()
         return received
 
     def transmit(self, length: int) -> bool:
@@ -227,7 +228,8 @@ class TCPChannel(_SocketChannel):
             except (BlockingIOError, InterruptedError):
                 return False
             self._backlog = self._backlog[sent:] if sent < len(self._backlog) else None
-        self._keep(0)
+        if self._kept:
+            self._keep(0)
         return True
 
     def finish(self, *, cut: bool = False) -> bool:
@@ -275,8 +277,9 @@ class TLSChannel(_SocketChannel):
             self._ended = self.cut = True
             return END
         self._session.lend(buffers.cipher, ciphertext)
-        self._adapt(ciphertext, size)
-        more = self.more
+        more = ciphertext == size
+        if more:
+            self._adapt()
         received = self._decrypt()
         self.more = self.more or more
         if received * _MOST_OVERHEAD < ciphertext:

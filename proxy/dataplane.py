@@ -211,9 +211,8 @@ class DataPlane:
         if sessions:
             self._looking = self.loop.call_later(LOOKS_EACH_S, self._look_for_quiet)
 
-    def request_ended(self, session: HTTPSession, exchange: Exchange) -> None:
-        """Count a request, and log it."""
-        now_s = self.loop.time()
+    def request_ended(self, session: HTTPSession, exchange: Exchange, now_s: float) -> None:
+        """Count a request, and log it. ``now_s`` is of the event loop's clock."""
         reason = str(exchange.reason)
         took_s = now_s - exchange.started_s
         self.telemetry.requested(session.life.service, session.source_text, exchange.status, reason, took_s)

@@ -15,6 +15,8 @@ from proxy.http.message import Header, Headers
 
 MOST_LINES = 100
 """Header lines of one head, as in Envoy."""
+FEW_BYTES = 4 * MOST_LINES
+"""A head that is not longer has no more lines: the shortest is a name, a colon and CR LF."""
 HEAD_END = re.compile(rb"\r\n\r\n")
 
 _WHITE_SPACE = b" \t"

@@ -14,6 +14,7 @@ import httptools
 from proxy.http.authority import check_authority
 from proxy.http.errors import BadRequest
 from proxy.http.h1_fields import (
+    FEW_BYTES,
     HOP_BY_HOP,
     MOST_LINES,
     Lines,
@@ -66,7 +67,7 @@ def read_request(raw: bytes) -> ReceivedRequest:
 
 
 def _lines(raw: bytes, method: bytes) -> list[tuple[bytes, bytes]]:
-    if raw.count(b"\n") > MOST_LINES + 2:
+    if len(raw) > FEW_BYTES and raw.count(b"\n") > MOST_LINES + 2:
         raise BadRequest(431, f"more than {MOST_LINES} header lines")
     lines = Lines()
     try:

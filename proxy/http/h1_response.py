@@ -9,6 +9,7 @@ import httptools
 
 from proxy.http.errors import BadResponse
 from proxy.http.h1_fields import (
+    FEW_BYTES,
     FRAMING,
     HOP_BY_HOP,
     MOST_LINES,
@@ -51,7 +52,8 @@ def read_response(raw: bytes) -> ReceivedResponse:
     if old:
         head.version = Version.HTTP_1_0
     chunked = _frame(head, special, old=old)
-    options = members(special.get(b"connection", b""))
+    named = special.get(b"connection")
+    options = members(named) if named else []
     if not FRAMING.isdisjoint(options):
         raise BadResponse("Connection names a header that frames the message")
     if options:
@@ -62,7 +64,7 @@ def read_response(raw: bytes) -> ReceivedResponse:
 
 
 def _lines(raw: bytes, status: int) -> list[Header]:
-    if raw.count(b"\n") > MOST_LINES + 2:
+    if len(raw) > FEW_BYTES and raw.count(b"\n") > MOST_LINES + 2:
         raise BadResponse(f"more than {MOST_LINES} header lines")
     lines = Lines()
     try:

@@ -14,6 +14,7 @@ _OWN = HOP_BY_HOP | FRAMING | {b"host"}
 _REASONS = {status.value: status.phrase.encode() for status in http.HTTPStatus}
 _UPGRADE_REQUIRED = 426
 LAST_CHUNK = b"0\r\n\r\n"
+_BREAKS = b"\r\n\0"
 
 
 def request_text(head: RequestHead, *, end: bool) -> bytes:
@@ -28,11 +29,11 @@ def request_text(head: RequestHead, *, end: bool) -> bytes:
         lines += _say(parts, b"content-length: 0\r\n")
     if head.expects_continue and not end:
         lines += _say(parts, b"expect: 100-continue\r\n")
-    if head.upgrade:
-        lines += _say(parts, b"upgrade: " + head.upgrade + b"\r\n")
-    if head.trailers_wanted:
-        lines += _say(parts, b"te: trailers\r\n")
     if head.upgrade or head.trailers_wanted:
+        if head.upgrade:
+            lines += _say(parts, b"upgrade: " + head.upgrade + b"\r\n")
+        if head.trailers_wanted:
+            lines += _say(parts, b"te: trailers\r\n")
         options = [*([b"upgrade"] if head.upgrade else []), *([b"te"] if head.trailers_wanted else [])]
         lines += _say(parts, b"connection: " + b", ".join(options) + b"\r\n")
     return _head(parts, lines)
@@ -43,7 +44,8 @@ def response_text(head: ResponseHead, framing: bytes, *, close: bool) -> bytes:
     parts = [_status_line(head)]
     lines = 1 + _add(parts, head.headers)
     if framing:
-        lines += _say(parts, framing)
+        parts.append(framing)
+        lines += 1
     if head.upgrade:
         lines += _say(parts, b"connection: upgrade\r\nupgrade: " + head.upgrade + b"\r\n", 2)
     elif close:
@@ -91,6 +93,7 @@ def _head(parts: list[bytes], lines: int) -> bytes:
     """:raises ValueError: when a name or a value would begin a line of its own."""
     parts.append(b"\r\n")
     text = b"".join(parts)
-    if text.count(b"\n") != lines + 1 or text.count(b"\r") != lines + 1 or b"\0" in text:
+    # The lines have so many of these among their parts: one more came with a name or a value.
+    if len(text) - len(text.translate(None, _BREAKS)) != 2 * (lines + 1):
         raise ValueError("a line break or NUL in a head that is to be written")
     return text

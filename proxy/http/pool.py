@@ -18,7 +18,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from proxy.ejection import Place, place
+from proxy.ejection import Place
 from proxy.http.message import RequestHead
 from proxy.http.streams import ClientConnection, Outgoing, OutgoingEvents
 from proxy.model import Endpoint, Keepalive, ServiceName
@@ -37,7 +37,7 @@ Key = tuple[Place, "UpstreamContext | None", Keepalive | None]
 
 
 def key_of(target: Target, endpoint: Endpoint) -> Key:
-    return place(endpoint), target.tls, target.keepalive
+    return (endpoint.address, endpoint.port), target.tls, target.keepalive
 
 
 class Member:

@@ -146,9 +146,9 @@ class HTTPSession:
 
     def ended(self, exchange: Exchange) -> None:
         self._live.discard(exchange)
-        self._idle_since_s = self.plane.loop.time()
+        self._idle_since_s = now_s = self.plane.loop.time()
         try:
-            self.plane.request_ended(self, exchange)
+            self.plane.request_ended(self, exchange, now_s)
         except Exception as error:  # noqa: BLE001 - what is wrong with a line of the log is no concern of a request
             self.report(error)
 

@@ -183,11 +183,12 @@ class Wire:
             self._poller.run(self._channel.fd, self._on_readable)
 
     def _on_readable(self) -> None:
-        self._turn.begin()
+        turn = self._turn
+        turn.begin()
         try:
             self._receive()
         finally:
-            self._turn.end()
+            turn.end()
 
     def _receive(self) -> None:
         channel, view = self._channel, self._buffers.plain.view
