@@ -54,6 +54,11 @@ class Phase(enum.IntEnum):
     OVER = 3
 
 
+# Looking a member up in its class takes longer than a call of a method, and a request does it a dozen times.
+_SEEKING, _ASKED, _ANSWERING, _OVER = Phase
+_COMPLETED = CloseReason.COMPLETED
+
+
 class Exchange(RequestLife):
     """Hears of its client as ``IncomingEvents``, of the external service as ``OutgoingEvents``."""
 
@@ -90,7 +95,7 @@ class Exchange(RequestLife):
         self._plane = session.plane
         self._incoming: Incoming = incoming
         super().__init__(incoming.head, wall_s=time.time(), monotonic_s=self._plane.loop.time())
-        self.phase = Phase.SEEKING
+        self.phase = _SEEKING
         self.moved = False
         """A byte, or an end, in either direction since this was looked at."""
         self.quiet = 0
@@ -159,7 +164,7 @@ class Exchange(RequestLife):
 
     def reconsider(self, route: Route) -> bool:
         """Policy has changed. :returns: whether that has ended it."""
-        if self.phase is Phase.OVER or self.forwarded is None:
+        if self.phase is _OVER or self.forwarded is None:
             return False
         decision = self._session.decide(route, self.forwarded, self.opened_at_s)
         if not isinstance(decision, Refusal):
@@ -201,7 +206,7 @@ class Exchange(RequestLife):
         self._was_reused = member.served > 0
         self.endpoint = member.endpoint
         self._endpoints.opened(member.endpoint)
-        self.phase = Phase.ASKED
+        self.phase = _ASKED
         if not self._asked_at_s:
             self._asked_at_s = self._plane.loop.time()
         if not self.request_id:
@@ -235,7 +240,7 @@ class Exchange(RequestLife):
     def on_request_data(self, data: Data) -> None:
         self.moved = True
         self.bytes_received += len(data)
-        if self.phase is Phase.OVER:
+        if self.phase is _OVER:
             return
         if self._outgoing is None:
             self._held.append(bytes(data))
@@ -254,7 +259,7 @@ class Exchange(RequestLife):
             self._replay.append(bytes(data))
 
     def on_request_end(self, trailers: Headers) -> None:
-        if self._request_ended or self.phase is Phase.OVER:
+        if self._request_ended or self.phase is _OVER:
             return
         self.moved = self._request_ended = True
         if trailers:
@@ -264,11 +269,11 @@ class Exchange(RequestLife):
             self._outgoing.finish(trailers)
         if self._upgraded:
             self._end_of_one_direction()
-        elif self.phase is not Phase.ANSWERING and (route := self._session.current_route()) is not None:
+        elif self.phase is not _ANSWERING and (route := self._session.current_route()) is not None:
             self._limit_time(route)
 
     def on_request_lost(self, reason: CloseReason, detail: str) -> None:
-        if self.phase is Phase.OVER:
+        if self.phase is _OVER:
             return
         if reason in _OF_THE_CLIENT:
             self.flags = "DC"
@@ -277,21 +282,21 @@ class Exchange(RequestLife):
 
     def on_client_room(self) -> None:
         self.moved = True
-        if self._outgoing is not None and self.phase is not Phase.OVER:
+        if self._outgoing is not None and self.phase is not _OVER:
             self._outgoing.resume()
 
     # --- the external service ---------------------------------------------------------------------------------
 
     def on_informed(self, head: ResponseHead) -> None:
         self.moved = self._informed = True
-        if self.phase is Phase.ASKED:
+        if self.phase is _ASKED:
             self._incoming.inform(head)
 
     def on_response(self, head: ResponseHead, *, end: bool) -> None:
-        if self.phase is not Phase.ASKED:
+        if self.phase is not _ASKED:
             return
         self.moved = True
-        self.phase = Phase.ANSWERING
+        self.phase = _ANSWERING
         self._replay = None
         self.upstream_ms = (self._plane.loop.time() - self._asked_at_s) * 1000
         self.status = head.status
@@ -306,7 +311,7 @@ class Exchange(RequestLife):
             self._complete()
 
     def on_response_data(self, data: Data) -> None:
-        if self.phase is not Phase.ANSWERING:
+        if self.phase is not _ANSWERING:
             return
         self.moved = True
         self.bytes_sent += len(data)
@@ -314,7 +319,7 @@ class Exchange(RequestLife):
             self._outgoing.pause()
 
     def on_response_end(self, trailers: Headers) -> None:
-        if self.phase is not Phase.ANSWERING:
+        if self.phase is not _ANSWERING:
             return
         self.moved = True
         self._incoming.finish(trailers)
@@ -325,18 +330,18 @@ class Exchange(RequestLife):
             self._complete()
 
     def on_response_lost(self, error: UpstreamError, *, unprocessed: bool) -> None:
-        if self.phase is Phase.OVER:
+        if self.phase is _OVER:
             return
         if error.reason is CloseReason.INTERNAL:
             self._session.report(True)
-        former, begun = self.endpoint, self.phase is Phase.ANSWERING
+        former, begun = self.endpoint, self.phase is _ANSWERING
         self._outgoing = None
         self._give_back()
         if not begun and self._repeats < _MOST_REPEATS and self._may_repeat(error, unprocessed=unprocessed):
             route = self._session.current_route()
             if route is not None:
                 self._repeats += 1
-                self.phase = Phase.SEEKING
+                self.phase = _SEEKING
                 if not self._request_ended:
                     self._incoming.pause()
                 self._held, self._replay, self._replayed = self._replay or [], [], 0
@@ -346,7 +351,7 @@ class Exchange(RequestLife):
 
     def on_upstream_room(self) -> None:
         self.moved = True
-        if self.phase is not Phase.OVER and not self._request_ended:
+        if self.phase is not _OVER and not self._request_ended:
             self._incoming.resume()
 
     def _may_repeat(self, error: UpstreamError, *, unprocessed: bool) -> bool:
@@ -382,9 +387,9 @@ class Exchange(RequestLife):
 
     def fail(self, reply: Reply, reason: CloseReason, detail: str) -> None:
         """End it now: with ``reply`` if nothing was answered yet, else with a reset."""
-        if self.phase is Phase.OVER:
+        if self.phase is _OVER:
             return
-        if self.phase is not Phase.ANSWERING:
+        if self.phase is not _ANSWERING:
             self._reply(reply, reason, detail)
             return
         self.flags = reply.flags
@@ -409,7 +414,7 @@ class Exchange(RequestLife):
 
     def _complete(self) -> None:
         self._outgoing = None
-        self._over(CloseReason.COMPLETED, "")
+        self._over(_COMPLETED, "")
 
     def _drop_upstream(self) -> None:
         if self._search is not None:
@@ -425,7 +430,7 @@ class Exchange(RequestLife):
         self._member = None
 
     def _over(self, reason: CloseReason, detail: str) -> None:
-        self.phase = Phase.OVER
+        self.phase = _OVER
         self.reason, self.detail = reason, detail
         self._end_of_timeout()
         self._give_back()

@@ -264,7 +264,9 @@ class H1Client:
     def _complete(self, current: H1Outgoing, rest: memoryview) -> None:
         reader = current.reader
         assert reader is not None
-        trailers = [trailer for trailer in reader.trailers if not out_of_place(trailer[0])]
+        trailers = reader.trailers
+        if trailers:
+            trailers = [trailer for trailer in trailers if not out_of_place(trailer[0])]
         self._finish(current, rest)
         current.events.on_response_end(trailers)
         self._leave_or_stay()

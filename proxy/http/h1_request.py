@@ -30,6 +30,7 @@ from proxy.http.message import UNKNOWN_LENGTH, RequestHead, Version
 _LINE = re.compile(rb"([A-Z-]+) ([!-~]+) HTTP/1\.1\r\n")
 _VERSION = re.compile(rb".* HTTP/([0-9]+(?:\.[0-9]+)?)", re.DOTALL)
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?]*)(.*)")
+_VERSION_SERVED = Version.HTTP_1_1
 _SPECIAL = frozenset((b"host", b"content-length", b"expect", b"http2-settings")) | HOP_BY_HOP
 
 
@@ -57,7 +58,7 @@ def read_request(raw: bytes) -> ReceivedRequest:
     check_authority(authority)
     if target[0] != 0x2F or b"#" in target:
         target = _origin_form(method, target, authority)
-    head = RequestHead(method, target, authority, Version.HTTP_1_1, headers)
+    head = RequestHead(method, target, authority, _VERSION_SERVED, headers)
     close = False
     if len(special) > 1:
         _frame(head, special)

@@ -130,8 +130,8 @@ def test_a_token_is_taken_out_and_its_payload_put_in() -> None:
 
 
 def test_ids_are_random_uuids() -> None:
-    ids = {new_request_id() for _ in range(100)}
-    assert len(ids) == 100
+    ids = {new_request_id() for _ in range(300)}
+    assert len(ids) == 300
     form = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
     assert all(form.fullmatch(one) for one in ids)
 

@@ -254,6 +254,7 @@ REFUSED = [
     (400, f"{LINE}|Connection: x y"),
     (400, f"{LINE}|Connection: \xe9"),
     (431, LINE + "|X: 1" * 100),
+    (431, LINE + "|X:" * 100),
 ]
 
 

@@ -17,7 +17,7 @@ from proxy.errors import MaterialError, PeerError
 from proxy.material import certificates_from_pem
 from proxy.model import CloseReason, UpstreamTLS
 from proxy.openssl import Buffer
-from proxy.tls import ServerSession
+from proxy.tls import CLOSE_NOTIFY, WOULD_BLOCK, ServerSession
 from proxy.tls_context import FrontContext, ServiceContext, UpstreamContext, _uris
 from tests.support import crafted
 from tests.support.crafted import Issuer, Wanted
@@ -144,6 +144,33 @@ def test_lent_ciphertext_is_kept_when_the_buffer_is_needed_again(mesh: HandMadeM
     while length := server.read(plaintext)[0]:
         received += plaintext.view[:length]
     assert bytes(received) == sent
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_everything_that_came_is_read_at_once_and_the_end_with_it(mesh: HandMadeMesh, version: ssl.TLSVersion) -> None:
+    """Small records, one of them in pieces, then the last word in the same piece as data."""
+    chosen = ServiceContext(mesh.service("db").leaf, ClientTrust((mesh.authority.certificate_pem,)))
+    context = mesh.client_context(mesh.leaf("web"), maximum=version)
+    client, server, outgoing = handshake_with_output(front_of(mesh, lambda _: chosen), context, sni("db"))
+    outgoing.read()
+    plaintext = Buffer(65_536)
+
+    def fed(ciphertext: bytes) -> tuple[bytes, int]:
+        SCRATCH.view[: len(ciphertext)] = ciphertext
+        server.lend(SCRATCH, len(ciphertext))
+        length, why = server.read(plaintext)
+        return bytes(plaintext.view[:length]), why
+
+    client.write(b"one")
+    client.write(b"two")
+    client.write(b"three")
+    records = outgoing.read()
+    assert fed(records[:-4]) == (b"onetwo", WOULD_BLOCK)
+    assert fed(records[-4:]) == (b"three", WOULD_BLOCK)
+    client.write(b"last")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.unwrap()
+    assert fed(outgoing.read()) == (b"last", CLOSE_NOTIFY)
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
