@@ -36,8 +36,16 @@ from proxy.http.h2_frames import END_HEADERS, END_STREAM, LARGEST_FRAME, Kind, h
 from proxy.http.h2_header_lists import HeaderEncoder
 from proxy.http.message import Header, Headers
 
-# At the level debug it would log every header that it reads, tokens and cookies too.
+
+def _say_nothing(*_: object) -> None:
+    pass
+
+
+# At the level debug it would log every header that it reads, tokens and cookies too. A level alone would do, but the
+# question whether it is enabled is asked for each integer: twenty times in a request.
 logging.getLogger("hpack").setLevel(logging.WARNING)
+for _name in ("hpack.hpack", "hpack.table"):
+    logging.getLogger(_name).debug = _say_nothing  # type: ignore[assignment]
 
 _UNLIMITED = 2**31 - 1
 _STANDARD_TABLE = 4_096
