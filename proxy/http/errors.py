@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
+from proxy.errors import PeerError
+from proxy.model import CloseReason
+
+
+def loss_of_client(error: Exception) -> tuple[CloseReason, str]:
+    """What is logged of a client's connection that broke down."""
+    if isinstance(error, PeerError):
+        return error.reason, str(error)
+    if isinstance(error, OSError):
+        return CloseReason.CLIENT_RESET, error.strerror or str(error)
+    return CloseReason.INTERNAL, f"{type(error).__name__}: {error}"
+
 
 class BadRequest(Exception):
     """A request that cannot be taken: ambiguous, malformed or too large. It is answered, then the connection ends.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proxy.http.h1_body import BodyReader, BodyUntilEnd
+from proxy.http.h1_sender import CHUNKED, NO_BODY, RAW, H1Sender
 from proxy.http.h1_text import last_chunk, response_text
 from proxy.http.message import UNKNOWN_LENGTH, Data, Headers, RequestHead, ResponseHead
 from proxy.http.streams import IncomingEvents
@@ -13,39 +14,33 @@ from proxy.model import CloseReason
 if TYPE_CHECKING:
     from proxy.http.h1_server import H1Server
 
-_CHUNKED = -1
-_RAW = -2
-_NO_BODY = -3
 _SWITCHING = 101
 _NO_CONTENT = (204, 304)
 
 
-class H1Incoming:
+class H1Incoming(H1Sender):
     """Made by :class:`proxy.http.h1_server.H1Server`."""
 
-    __slots__ = ("_finished", "_left", "_server", "events", "head", "open", "reader", "started", "tunnel")
+    __slots__ = ("_finished", "_server", "events", "head", "reader", "started", "tunnel")
 
     def __init__(self, server: H1Server, head: RequestHead, reader: BodyReader | None) -> None:
+        super().__init__(server.wire, NO_BODY)
         self.head = head
         self.events: IncomingEvents | None = None
         self.reader = reader
         """Of the body, or of what comes through a tunnel; ``None`` once it is complete."""
-        self.open = True
-        """Until the response is complete, or it is told that it never will be; in a tunnel, until both have ended."""
         self.started = False
         """The head of the final response was sent."""
         self.tunnel = False
         self._finished = False
         """In a tunnel: our direction was ended."""
         self._server = server
-        self._left = _NO_BODY
-        """Bytes of the response's body that are to come, or how its end is told."""
 
     # --- the exchange answers --------------------------------------------------------------------------------
 
     def inform(self, head: ResponseHead) -> None:
         if self.open and not self.started and head.status != _SWITCHING:
-            self._server.wire.write(response_text(head, b"", close=False))
+            self._wire.write(response_text(head, b"", close=False))
 
     def respond(self, head: ResponseHead, *, end: bool) -> None:
         if not self.open:
@@ -61,7 +56,7 @@ class H1Incoming:
             server.closing = True
         text = response_text(head, framing, close=server.closing)
         self.started = True
-        server.wire.write(text)
+        self._wire.write(text)
         if self.tunnel:
             server.tunnelled()
         elif end:
@@ -75,37 +70,21 @@ class H1Incoming:
             assert not end, "a tunnel that ends before it begins"
             self.tunnel = True
             self.reader = BodyUntilEnd()
-            self._left = _RAW
+            self._left = RAW
             return b""
         if status in _NO_CONTENT or self.head.method == b"HEAD":
             announced = head.announced_length
             return b"" if announced is None or status == 204 else b"content-length: %d\r\n" % announced
         if length == UNKNOWN_LENGTH and not end:
-            self._left = _CHUNKED
+            self._left = CHUNKED
             return b"transfer-encoding: chunked\r\n"
         if end and length > 0:
             return None
         self._left = max(length, 0)
         return b"content-length: %d\r\n" % self._left
 
-    def send(self, data: Data) -> bool:
-        if not self.open:
-            return True
-        left, length = self._left, len(data)
-        wire = self._server.wire
-        if left >= 0:
-            if length > left:
-                self._server.break_off(self, "the response goes on after its announced length")
-                return True
-            self._left = left - length
-            return wire.write(data)
-        if left == _CHUNKED and length:
-            wire.write(b"%x\r\n" % length)
-            wire.write(data)
-            return wire.write(b"\r\n")
-        if left == _RAW:
-            return wire.write(data)
-        return True
+    def _surplus(self) -> None:
+        self._server.break_off(self, "the response goes on after its announced length")
 
     def finish(self, trailers: Headers) -> None:
         if not self.open:
@@ -115,12 +94,12 @@ class H1Incoming:
         if left > 0:
             self._server.break_off(self, "the response ends before its announced length")
             return
-        if left == _CHUNKED:
-            self._server.wire.write(last_chunk(trailers))
+        if left == CHUNKED:
+            self._wire.write(last_chunk(trailers))
         if self.tunnel and self.reader is not None:
             self._finished = True
-            self._left = _NO_BODY
-            self._server.wire.finish()
+            self._left = NO_BODY
+            self._wire.finish()
         else:
             self._done()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proxy.http.h1_body import BodyReader
+from proxy.http.h1_sender import CHUNKED, NO_BODY, RAW, H1Sender
 from proxy.http.h1_text import last_chunk
 from proxy.http.message import UNKNOWN_LENGTH, Data, Headers
 from proxy.http.streams import OutgoingEvents
@@ -12,22 +13,17 @@ from proxy.http.streams import OutgoingEvents
 if TYPE_CHECKING:
     from proxy.http.h1_client import H1Client
 
-_CHUNKED = -1
-_RAW = -2
-_DONE = -3
 
-
-class H1Outgoing:
+class H1Outgoing(H1Sender):
     """Made by :class:`proxy.http.h1_client.H1Client`."""
 
-    __slots__ = ("_client", "_left", "answered", "events", "method", "open", "reader", "sent", "tunnel", "upgrade")
+    __slots__ = ("_client", "answered", "events", "method", "reader", "sent", "tunnel", "upgrade")
 
     def __init__(
         self, client: H1Client, events: OutgoingEvents, method: bytes, length: int, upgrade: bytes, *, end: bool
     ) -> None:
+        super().__init__(client.wire, NO_BODY if end else (CHUNKED if length == UNKNOWN_LENGTH else length))
         self._client = client
-        self._left = _DONE if end else (_CHUNKED if length == UNKNOWN_LENGTH else length)
-        """Bytes of the request's body that are to come, or how its end is told."""
         self.events = events
         self.method = method
         self.upgrade = upgrade
@@ -37,27 +33,9 @@ class H1Outgoing:
         """The head of the final response has come."""
         self.reader: BodyReader | None = None
         self.tunnel = False
-        self.open = True
-        """Until the response is complete, or it is told that it never will be; in a tunnel, until both have ended."""
 
-    def send(self, data: Data) -> bool:
-        if not self.open:
-            return True
-        left, length = self._left, len(data)
-        wire = self._client.wire
-        if left >= 0:
-            if length > left:
-                self._client.break_off(self, "the request goes on after its announced length")
-                return True
-            self._left = left - length
-            return wire.write(data)
-        if left == _CHUNKED and length:
-            wire.write(b"%x\r\n" % length)
-            wire.write(data)
-            return wire.write(b"\r\n")
-        if left == _RAW:
-            return wire.write(data)
-        return True
+    def _surplus(self) -> None:
+        self._client.break_off(self, "the request goes on after its announced length")
 
     def finish(self, trailers: Headers) -> None:
         if not self.open or self.sent:
@@ -65,9 +43,9 @@ class H1Outgoing:
         if self._left > 0:
             self._client.break_off(self, "the request ends before its announced length")
             return
-        if self._left == _CHUNKED:
-            self._client.wire.write(last_chunk(trailers))
-        self._left = _DONE
+        if self._left == CHUNKED:
+            self._wire.write(last_chunk(trailers))
+        self._left = NO_BODY
         self.sent = True
         if self.tunnel:
             self._client.tunnel_finished(self)
@@ -77,7 +55,7 @@ class H1Outgoing:
         self.tunnel = True
         self.reader = reader
         self.sent = False
-        self._left = _RAW
+        self._left = RAW
 
     def reset(self) -> None:
         if self.open:

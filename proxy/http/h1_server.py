@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import re
 
-from proxy.errors import PeerError
-from proxy.http.errors import BadRequest
+from proxy.http.errors import BadRequest, loss_of_client
 from proxy.http.h1_body import BadBody, BodyReader, ChunkedBody, CountedBody
 from proxy.http.h1_deadline import Deadline
 from proxy.http.h1_ending import Ending
@@ -177,12 +176,7 @@ class H1Server:
             self._lose(CloseReason.CLIENT_RESET, "the client closed the connection before its request was answered")
 
     def on_lost(self, error: Exception) -> None:
-        if isinstance(error, PeerError):
-            self._lose(error.reason, str(error))
-        elif isinstance(error, OSError):
-            self._lose(CloseReason.CLIENT_RESET, error.strerror or str(error))
-        else:
-            self._lose(CloseReason.INTERNAL, f"{type(error).__name__}: {error}")
+        self._lose(*loss_of_client(error))
 
     def on_room(self) -> None:
         current = self._current

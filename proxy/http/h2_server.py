@@ -6,10 +6,9 @@ import asyncio
 
 from h2.errors import ErrorCodes
 
-from proxy.errors import PeerError
 from proxy.http import h2_frames as frames
 from proxy.http import h2_heads as heads
-from proxy.http.errors import BadRequest
+from proxy.http.errors import BadRequest, loss_of_client
 from proxy.http.h2_connection import (
     CONNECTION_WINDOW,
     FIRST_WINDOW,
@@ -309,12 +308,7 @@ class H2Server(Multiplexer[H2Stream]):
             self._over(CloseReason.CLIENT_EOF, "", reset=False)
 
     def on_lost(self, error: Exception) -> None:
-        if isinstance(error, PeerError):
-            self._over(error.reason, str(error), reset=True)
-        elif isinstance(error, OSError):
-            self._over(CloseReason.CLIENT_RESET, error.strerror or str(error), reset=True)
-        else:
-            self._over(CloseReason.INTERNAL, f"{type(error).__name__}: {error}", reset=True)
+        self._over(*loss_of_client(error), reset=True)
 
     def _over(self, reason: CloseReason, detail: str, *, reset: bool) -> None:
         self.closed = True

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 
 from proxy.alpn import HTTP1, HTTP2, OVER_HTTP2
-from proxy.errors import PeerError
+from proxy.http.errors import loss_of_client
 from proxy.http.h1_client import H1Client
 from proxy.http.h1_ending import Ending
 from proxy.http.h1_server import HEAD_TIMEOUT_S, IDLE_TIMEOUT_S, H1Server
@@ -121,12 +121,7 @@ class Undecided:
         self._over(CloseReason.CLIENT_EOF, "", reset=False)
 
     def on_lost(self, error: Exception) -> None:
-        if isinstance(error, PeerError):
-            self._over(error.reason, str(error), reset=True)
-        elif isinstance(error, OSError):
-            self._over(CloseReason.CLIENT_RESET, error.strerror or str(error), reset=True)
-        else:
-            self._over(CloseReason.INTERNAL, f"{type(error).__name__}: {error}", reset=True)
+        self._over(*loss_of_client(error), reset=True)
 
     def on_room(self) -> None:
         """Nothing was written."""
