@@ -10,25 +10,27 @@ such right, jwt-provider entries.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from plugin.assemble.links import WILDCARD, linked_services
+from plugin.assemble.peers import importers
 from plugin.consul import endpoints
-from plugin.consul.api import GatewayService, IntentionMatch, TerminatingGatewayEntry
+from plugin.consul.api import ExportedService, GatewayService, IntentionMatch, TerminatingGatewayEntry
 from plugin.consul.client import ConsulClient, decode, decode_rows
-from plugin.errors import ConsulUnavailable
+from plugin.errors import ConsulForbidden, ConsulRejected, ConsulUnavailable
 from plugin.observe.default_action import reaches_everyone
 from proxy.model import ServiceName
 
 _DEFAULT_NAMESPACE = "default"
+_NAMELESS = frozenset({"mesh", "peering"})
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
     resource: str
-    """``service``, ``service_prefix``, ``node_prefix`` or ``agent_prefix``."""
+    """``service``, ``service_prefix``, ``node_prefix`` or ``agent_prefix``; ``mesh`` and ``peering`` have no names."""
     name: str
     access: str
     reason: str
@@ -73,7 +75,24 @@ async def read_policy(client: ConsulClient, gateway: str) -> Policy:
     rows = decode_rows(await client.blocking_get(path), GatewayService, path) if _links_all(entry) else ()
     linked = tuple(linked_services(entry, rows))
     hidden = await _default_is_hidden(client, (ServiceName(gateway), *linked))
-    return Policy(gateway, entry is not None, tuple(_rules(gateway, entry, linked, default_is_hidden=hidden)))
+    rules = (*_rules(gateway, entry, linked, default_is_hidden=hidden), *(await _rules_of_peers(client, linked)))
+    return Policy(gateway, entry is not None, rules)
+
+
+async def _rules_of_peers(client: ConsulClient, linked: Iterable[ServiceName]) -> tuple[Rule, ...]:
+    """None unless a linked service is exported to a peer; who may not ask is taken for one that has no peers."""
+    path = endpoints.EXPORTED_SERVICES
+    try:
+        reply = await client.blocking_get(path)
+    except (ConsulForbidden, ConsulRejected):
+        return ()
+    rows = decode_rows(reply, ExportedService, path) if reply.status == 200 else ()
+    if importers(rows).keys().isdisjoint(linked):
+        return ()
+    return (
+        Rule("mesh", "", "read", "Which services are exported to which peers."),
+        Rule("peering", "", "read", "The roots of the peers that linked services are exported to."),
+    )
 
 
 async def _entry(client: ConsulClient, gateway: str) -> TerminatingGatewayEntry | None:
@@ -130,6 +149,8 @@ async def _default_is_hidden(client: ConsulClient, names: Iterable[ServiceName])
 
 def _hcl(rule: Rule) -> str:
     # A JSON string is one of the policy language, too: both quote alike.
+    if rule.resource in _NAMELESS:
+        return f'{rule.resource} = "{rule.access}"'
     return f'{rule.resource} {json.dumps(rule.name)} {{ policy = "{rule.access}" }}'
 
 
@@ -139,7 +160,10 @@ def _in_namespace(namespace: str, lines: Iterable[str]) -> Iterable[str]:
 
 
 def _json(rules: Iterable[Rule]) -> dict[str, Any]:
-    found: dict[str, dict[str, Mapping[str, str]]] = {}
+    found: dict[str, Any] = {}
     for rule in rules:
+        if rule.resource in _NAMELESS:
+            found[rule.resource] = rule.access
+            continue
         found.setdefault(rule.resource, {})[rule.name] = {"policy": rule.access}
-    return dict(found)
+    return found

@@ -26,7 +26,7 @@ from plugin.observe.store import FactStore
 from plugin.settings import ConsulSettings
 from plugin.tasks import spawn
 from plugin.workers.published import Published
-from proxy.model import Leaf, Service, ServiceName
+from proxy.model import Leaf, Mesh, Service, ServiceName
 from proxy.rules import Action
 
 
@@ -200,9 +200,25 @@ def _about_mesh(store: FactStore, published: Published, gateway: Gateway) -> Ite
     for provider in mesh.token_providers:
         if not provider.problem:
             yield Finding("ok", f"the jwt-provider {provider.name} has keys")
+    yield from _about_peers(store, mesh)
+    told = [str(one) for one in (entries, store.peers.fact.problem) if one is not None]
     for warning in gateway.mesh_warnings:
-        if entries is None or str(entries) not in warning:
+        if not any(text in warning for text in told):
             yield Finding("warning", warning)
+
+
+def _about_peers(store: FactStore, mesh: Mesh) -> Iterable[Finding]:
+    exports, peers = store.exports.fact.problem, store.peers.fact.problem
+    if exports is not None:
+        yield Finding("warning", f"what is exported to peers is not known: {exports}", _rule(exports))
+    if store.is_any_exported() and peers is not None:
+        yield _missing(peers)
+    elif store.is_any_exported() and not store.peers.fact.known:
+        text = "the peerings are not told yet: callers of peers are refused; Consul takes seconds to refuse them"
+        yield Finding("warning", text, endpoints.rule("peering", "", "read"))
+    for bundle in mesh.peer_bundles:
+        what = f"callers of peer {bundle.peer} are of {bundle.trust_domain}, with {len(bundle.roots_pem)} root(s)"
+        yield Finding("ok", what)
 
 
 def _about_registration(found: tuple[HealthEntry, ...] | GatewayError, gateway_name: str) -> Iterable[Finding]:
@@ -259,6 +275,8 @@ def _about_served(service: Service, *, hidden: bool) -> Iterable[Finding]:
     layer = "each request is decided about" if service.http is not None else "each connection is decided about"
     yield Finding("ok", f"it is reached by {how}, protocol {service.protocol}: {layer}")
     yield Finding("ok", f"{len(service.intentions or ())} intention(s) concern it")
+    for peer in dict.fromkeys(one.peer for one in service.server_names if one.peer):
+        yield Finding("ok", f"callers of peer {peer} may ask for it")
 
 
 def _known(leaf: Fact[Leaf], instances: Fact[tuple[HealthEntry, ...]]) -> Iterable[str]:

@@ -10,6 +10,7 @@
     │   ├── ConsulForbidden     the operator: names the ACL rule that is missing
     │   └── ConsulRejected      the operator or this program: Consul understood the request and refused it
     │       └── UnknownKind     nobody: this Consul is older than a kind of config entry, so there are none of it
+    │           └── NotTold     nobody, unless they need it: the token may not ask for what most do without
     ├── FileUnreadable          the operator: a file that a link names; what was read before stays in force
     ├── KeysUnavailable         the operator: what a jwt-provider names as its keys; the last ones stay in force
     ├── NameUnresolved          nobody, or the operator: retried for ever, the last addresses stay in force
@@ -59,7 +60,15 @@ class ConsulRejected(ConsulError):
 
 
 class UnknownKind(ConsulRejected):
-    """``GET /v1/config/:kind`` for a kind that this Consul does not have."""
+    """``GET /v1/config/:kind`` for a kind that this Consul does not have, or an endpoint that it lacks."""
+
+
+class NotTold(UnknownKind):
+    """The token may not ask for what most gateways can do without."""
+
+    def __init__(self, message: str, rule: str) -> None:
+        super().__init__(message, 403)
+        self.rule = rule
 
 
 class StartError(GatewayError):

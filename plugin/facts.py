@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from plugin.consul.api import (
+    ExportedService,
     HealthEntry,
     IntentionMatch,
     LinkedService,
@@ -95,3 +96,11 @@ class MeshFacts:
     """Of wanted providers whose entries do not hold them, as :class:`proxy.rules.TokenProvider` has them."""
     peers: Fact[tuple[PeerBundle, ...]] = field(default_factory=Fact)
     """What verifies the callers of each cluster peer; not known is as good as none, for callers of peers alone."""
+    unusable_peers: tuple[str, ...] = ()
+    """Why callers of other peerings cannot be verified, a sentence with its remedy for each."""
+    exports: Fact[tuple[ExportedService, ...]] = field(default_factory=Fact)
+    """``None`` where Consul is too old to tell, or has no peering: nothing is exported then."""
+    exports_awaited: bool = False
+    """Somebody asks for ``exports``, and for ``peers`` once a linked service is exported to one."""
+    peers_awaited: bool = False
+    """A linked service is exported to one."""

@@ -269,7 +269,9 @@ class Gateway:
 
     def _settled(self) -> bool:
         """Every answer that the first state needs has come, good or bad."""
-        if self._published.linked is None or self._published.mesh is None or not answered(self._store.mesh_facts()):
+        if self._published.linked is None or self._published.mesh is None:
+            return False
+        if not _shared_answered(self._store.mesh_facts()):
             return False
         return all(
             name in self._published.services or _answered(self._store.service_facts(name))
@@ -300,9 +302,18 @@ class Gateway:
 
 def _with_newest_policy(service: Service, facts: ServiceFacts) -> Service:
     """Whatever else is broken, who may connect is what Consul says now."""
+    names = tuple(one for one in service.server_names if not one.peer or one.peer in facts.exported_to)
+    exported = service if names == service.server_names else msgspec.structs.replace(service, server_names=names)
     if not facts.intentions.known:
-        return service
-    return msgspec.structs.replace(service, intentions=decode_intentions(facts.intentions.value or ()))
+        return exported
+    return msgspec.structs.replace(exported, intentions=decode_intentions(facts.intentions.value or ()))
+
+
+def _shared_answered(facts: MeshFacts) -> bool:
+    """Whether everything that some service may need has come, good or bad: live connections of peers would end if the
+    first state lacked their names."""
+    asked = ((facts.exports, facts.exports_awaited), (facts.peers, facts.exports_awaited and facts.peers_awaited))
+    return answered(facts) and all(fact.known or fact.problem is not None for fact, awaited in asked if awaited)
 
 
 def facts_of(facts: ServiceFacts) -> tuple[Fact[Any], ...]:

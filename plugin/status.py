@@ -51,6 +51,17 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What went wrong towards the external service since the gateway started."""
 
 
+class PeerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A cluster peer whose callers can be verified."""
+
+    name: str
+    trust_domain: str
+    partition: str
+    roots: int
+    services: tuple[str, ...]
+    """The served ones that its callers may ask for."""
+
+
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     index: int
     pid: int
@@ -108,6 +119,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     services: tuple[ServiceStatus, ...]
     workers: tuple[WorkerStatus, ...]
     watches: tuple[WatchStatus, ...]
+    peers: tuple[PeerStatus, ...] = ()
     worker_restarts: int = 0
     root_expires_at_s: float = 0.0
     warnings: tuple[str, ...] = ()
@@ -173,6 +185,20 @@ def service_status(
         leaf_expires_at_s=service.leaf.not_after_s,
         open_connections=open_connections,
         dials=dials,
+    )
+
+
+def peer_statuses(mesh: Mesh | None, services: Iterable[Service]) -> tuple[PeerStatus, ...]:
+    imported = {(one.peer, str(service.name)) for service in services for one in service.server_names if one.peer}
+    return tuple(
+        PeerStatus(
+            name=bundle.peer,
+            trust_domain=bundle.trust_domain,
+            partition=bundle.partition,
+            roots=len(bundle.roots_pem),
+            services=tuple(sorted(name for peer, name in imported if peer == bundle.peer)),
+        )
+        for bundle in (mesh.peer_bundles if mesh is not None else ())
     )
 
 

@@ -263,12 +263,13 @@ class DataPlane:
         self.pools.keep(name, state.targets.values())
         for source in self.live.sources(name):
             decision = state.policy.authorize(*source)
+            why = decision.sentence if isinstance(decision, Refusal) else _withdrawn(state.service, source[1])
             revoked = 0
             for carrier in self.live.of(name, source):
                 if carrier.http is not None:
                     revoked += carrier.http.reconsider()
-                elif isinstance(decision, Refusal):
-                    carrier.close(CloseReason.REVOKED, decision.sentence)
+                elif why:
+                    carrier.close(CloseReason.REVOKED, why)
                     revoked += 1
                 elif state.service.http is not None:
                     # What it carries is seen by nobody who decides about requests, or says who makes them.
@@ -330,6 +331,14 @@ class DataPlane:
         random.shuffle(carriers)
         for number, carrier in enumerate(carriers, 1):
             self.loop.call_later(window_s * number / len(carriers), carrier.close, reason, detail)
+
+
+def _withdrawn(service: Service, peer: str) -> str:
+    """Why callers of ``peer`` may no longer come, whatever intentions say; empty when they may. A name of a subset is
+    no such matter: it says where connections go, not who may have them."""
+    if not peer or any(one.peer == peer for one in service.server_names):
+        return ""
+    return f"{service.name} is no longer exported to peer {peer}, or its protocol is no longer tcp"
 
 
 def _is_meant(carrier: Carrier, wanted: Kill) -> bool:

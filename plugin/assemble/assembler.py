@@ -17,6 +17,7 @@ from plugin.assemble.http_settings import HTTP_PROTOCOLS, http_settings
 from plugin.assemble.intentions import read_intentions
 from plugin.assemble.mesh_http import mesh_http
 from plugin.assemble.mesh_tls import incoming_tls
+from plugin.assemble.peers import peer_warnings, usable
 from plugin.assemble.proxy_config import UpstreamConfig, upstream_config
 from plugin.assemble.resolver import (
     balance,
@@ -169,7 +170,7 @@ def assemble_mesh_with_warnings(facts: MeshFacts) -> AssembledMesh:
         datacenter=facts.datacenter,
         roots_pem=tuple(root.root_cert.strip() + "\n" for root in roots.roots or ()),
         default_action=facts.default_action.value if facts.default_action.known else None,
-        peer_bundles=facts.peers.value or (),
+        peer_bundles=usable(facts),
         tls_min_version=tls.minimum,
         tls_max_version=tls.maximum,
         cipher_suites=tls.cipher_suites,
@@ -185,6 +186,7 @@ def assemble_mesh_with_warnings(facts: MeshFacts) -> AssembledMesh:
         *_upstream_config(facts).warnings,
         *doubtful_keys(facts.proxy_config, (shared.config or {}) if shared is not None else {}),
         *access_log.warnings,
+        *peer_warnings(facts),
     )
     return AssembledMesh(outcome=mesh, warnings=warnings)
 

@@ -77,6 +77,8 @@ def _head(shown: Status, now_s: float) -> Table:
     for warning in shown.warnings:
         table.add_row("warning", escape(warning))
     table.add_row("mesh", f"{shown.trust_domain or 'not known yet'} in {shown.datacenter or 'not known yet'}")
+    for peer in shown.peers:
+        table.add_row("peer", f"{escape(peer.name)} ({escape(peer.trust_domain)}) may ask for {_list(peer.services)}")
     table.add_row("default", shown.default_action or "not known yet (refused)")
     table.add_row("Consul", shown.consul_version or 'version not known (agent_prefix "" { policy = "read" } tells it)')
     table.add_row("state age", _age(shown))
@@ -88,6 +90,10 @@ def _head(shown: Status, now_s: float) -> Table:
     table.add_row("state number", str(shown.generation))
     table.add_row("running", f"{duration(now_s - shown.started_at_s)}, process {shown.pid}, version {shown.version}")
     return table
+
+
+def _list(names: tuple[str, ...]) -> str:
+    return escape(", ".join(names)) or "nothing"
 
 
 def _age(shown: Status) -> str:

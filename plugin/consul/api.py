@@ -36,6 +36,7 @@ _SPECIAL = {
     "tls_max_version": "TLSMaxVersion",
     "json_format": "JSONFormat",
     "max_request_headers_kb": "MaxRequestHeadersKB",
+    "peer_ca_pems": "PeerCAPems",
     "ttl": "TTL",
 }
 
@@ -359,6 +360,41 @@ class IntentionMatch(_Answer, frozen=True):
     jwt: Any = None
     """As JSON: :class:`plugin.consul.strict.RequiredJWT`."""
     precedence: int = 0
+
+
+# --- peering -------------------------------------------------------------------------------------------------
+
+
+class PeeringRemote(_Answer, frozen=True):
+    partition: str = ""
+    datacenter: str = ""
+
+
+class Peering(_Answer, frozen=True):
+    """A row of ``GET /v1/peerings`` (Consul 1.13 and later)."""
+
+    name: str
+    """What this cluster calls the other one."""
+    state: str = ""
+    """``PENDING``, ``ESTABLISHING``, ``ACTIVE``, ``FAILING``, ``DELETING`` or ``TERMINATED``."""
+    peer_ca_pems: tuple[str, ...] | None = None
+    """The roots of the other mesh, old and new ones during a rotation; none before the two have met."""
+    peer_server_name: str = ""
+    """``server.<datacenter>.peering.<trust domain>``, on the side that dials alone."""
+    remote: PeeringRemote = PeeringRemote()
+
+
+class Consumers(_Answer, frozen=True):
+    peers: tuple[str, ...] | None = None
+
+
+class ExportedService(_Answer, frozen=True):
+    """A row of ``GET /v1/exported-services``: what the exported-services entries come to, without wildcards."""
+
+    service: str
+    namespace: str = ""
+    partition: str = ""
+    consumers: Consumers = Consumers()
 
 
 # --- certificates --------------------------------------------------------------------------------------------

@@ -29,6 +29,8 @@ CATALOG_REGISTER = "/v1/catalog/register"
 CATALOG_DEREGISTER = "/v1/catalog/deregister"
 CONFIG = "/v1/config"
 INTENTIONS_CHECK = "/v1/connect/intentions/check"
+PEERINGS = "/v1/peerings"
+EXPORTED_SERVICES = "/v1/exported-services"
 AUTHORIZE_ACL = "/v1/internal/acl/authorize"
 
 CONSISTENT: Params = (("consistent", ""),)
@@ -108,6 +110,7 @@ _BY_RESOURCE: dict[str, Callable[[str, str], str]] = {
     "node": lambda name, access: f'node "{name}" {{ policy = "{access}" }}',
     "agent": lambda name, access: f'agent "{name}" {{ policy = "{access}" }}',
     "mesh": lambda name, access: f'mesh = "{access}"',
+    "peering": lambda name, access: f'peering = "{access}"',
     "operator": lambda name, access: f'operator = "{access}"',
 }
 
@@ -132,6 +135,8 @@ _BY_PATH: tuple[tuple[re.Pattern[str], Callable[[str], str]], ...] = (
     (re.compile(r"/v1/health/(?:service|state)/(.+)"), lambda name: NODE_READ_RULE),
     (re.compile(r"/v1/agent/service/deregister/(.+)"), lambda name: service_rule(name, "write")),
     (re.compile(r"/v1/agent/service/(?!register$)(.+)"), lambda name: service_rule(name, "read")),
+    (re.compile(r"/v1/peerings()"), lambda name: rule("peering", "", "read")),
+    (re.compile(r"/v1/exported-services()"), lambda name: rule("mesh", "", "read")),
     (re.compile(r"/v1/agent/self()"), lambda name: 'agent_prefix "" { policy = "read" }'),
 )
 

@@ -14,7 +14,7 @@ from plugin import tasks
 from plugin.consul.client import ConsulClient
 from plugin.consul.transport import Reply
 from plugin.consul.watch import News, Pause, Poll, Watch
-from plugin.errors import ConsulForbidden, GatewayError, UnknownKind
+from plugin.errors import ConsulForbidden, GatewayError, NotTold, UnknownKind
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -50,8 +50,11 @@ class Poller(Generic[T]):
         params: Iterable[tuple[str, str]] = (),
         wait_s: float | None = None,
         explain: Callable[[GatewayError], Awaitable[GatewayError]] | None = None,
+        absent: str = "",
     ) -> None:
-        """``wait_s`` is the client's unless it is given. ``explain`` may say more exactly what is wrong, before
+        """``absent`` says what it means when this Consul does not have ``path``, which most can do without: then it is
+        no failure either that the token may not ask for it. Empty: both are failures.
+        ``wait_s`` is the client's unless it is given. ``explain`` may say more exactly what is wrong, before
         ``failed`` is told."""
         self.name = name
         self.watch = Watch(decode, wait_s=client.wait_s if wait_s is None else wait_s)
@@ -61,6 +64,9 @@ class Poller(Generic[T]):
         self._learned = learned
         self._failed = failed
         self._explain = explain
+        self._absent = absent
+        self.not_told: NotTold | None = None
+        """The newest answer."""
         self._stopped = asyncio.Event()
         self._hurry = asyncio.Event()
         """Set to end a pause, or to leave a request behind that is held for nothing."""
@@ -79,7 +85,7 @@ class Poller(Generic[T]):
 
     def ask_afresh(self) -> None:
         """The token may read more than before: ask now if it was refused, or was told only a part."""
-        if isinstance(self.watch.problem, ConsulForbidden) or self.watch.filtered:
+        if isinstance(self.watch.problem, ConsulForbidden) or self.watch.filtered or self.not_told is not None:
             self._hurry.set()
 
     def retry_now(self) -> None:
@@ -115,10 +121,12 @@ class Poller(Generic[T]):
         news: News[T] | None = None
         if isinstance(answer, UnknownKind):
             news = self.watch.unknown_kind(answer, time.monotonic())
+            self.not_told = answer if isinstance(answer, NotTold) else None
         elif isinstance(answer, GatewayError):
             self.watch.fail(answer, time.monotonic())
         else:
             news = self.watch.receive(answer, time.monotonic())
+            self.not_told = None
         if self.watch.problem is not None and self._explain is not None:
             self.watch.problem = await self._explain(self.watch.problem)
         if self._stopped.is_set():
@@ -150,7 +158,15 @@ class Poller(Generic[T]):
 
     async def _request(self, step: Poll) -> Reply | GatewayError:
         try:
-            return await self._client.blocking_get(self._path, self._params, index=step.index, wait_s=step.wait_s)
+            reply = await self._client.blocking_get(self._path, self._params, index=step.index, wait_s=step.wait_s)
+            if self._absent and reply.status == 404 and reply.index is None:
+                return UnknownKind(self._absent, 404)
+            return reply
+        except ConsulForbidden as problem:
+            # What is known already stays known, and that it can no longer be asked for is a problem.
+            if not self._absent or not problem.rule or self.watch.value is not None:
+                return problem
+            return NotTold(f"it is not told to this token, which takes the rule {problem.rule}", problem.rule)
         except GatewayError as problem:
             return problem
 

@@ -40,6 +40,7 @@ UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _QUOTED_LENGTH = 300
 _UNAVAILABLE = frozenset({408, 429})
 _UNKNOWN_KIND = "invalid config entry kind"
+_NO_PEERING = "peering must be enabled"
 _REFUSED_AS_500 = (
     "does not have associated TTL",
     "Failed to create boolean expression evaluator",
@@ -366,6 +367,8 @@ def _check(method: str, path: str, params: tuple[tuple[str, str], ...], reply: R
     said = f"Consul answered {status} to {method} {path}: {text}"
     if _is_forbidden(reply, text):
         raise _forbidden(path, params, text, accessor)
+    if _NO_PEERING in text:
+        raise UnknownKind(f"this Consul has no peering ({text})", status)
     if _UNKNOWN_KIND in text:
         raise UnknownKind(f"this Consul has no such kind of config entry ({text})", status)
     if any(known in text for known in _REFUSED_AS_500):

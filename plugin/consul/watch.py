@@ -33,7 +33,7 @@ from tenacity import RetryCallState, Retrying, wait_fixed, wait_random, wait_ran
 from tenacity.wait import wait_base
 
 from plugin.consul.transport import Reply
-from plugin.errors import ConfigError, ConsulForbidden, ConsulRejected, GatewayError, UnknownKind
+from plugin.errors import ConfigError, ConsulForbidden, ConsulRejected, GatewayError, NotTold, UnknownKind
 
 T = TypeVar("T")
 
@@ -43,6 +43,8 @@ UNINDEXED_PAUSE_S = 5.0
 BURST = 10
 POLLS_PER_S = 2.0
 UNKNOWN_KIND_PAUSE_S = 60.0
+NOT_TOLD_PAUSE_S = 5.0
+"""Of what was never told; whoever gives the right waits for it."""
 
 RETRY: wait_base = wait_fixed(0.1) + wait_random_exponential(multiplier=0.2, max=8.0)
 """After faults that pass by themselves."""
@@ -182,10 +184,11 @@ class Watch(Generic[T]):
         self._not_before_s = now_s + self._backoff.failed(problem)
 
     def unknown_kind(self, problem: UnknownKind, now_s: float) -> News[T]:
-        """Take the answer of a Consul that is older than what was asked for."""
+        """Take the answer of a Consul that is older than what was asked for, or that does not tell it to this token."""
         changed = not self.known or self.value is not None
         self.value, self._digest, self.known, self.index = None, None, True, 0
-        self._succeeded(now_s, UNKNOWN_KIND_PAUSE_S * random.uniform(0.9, 1.1))
+        pause_s = NOT_TOLD_PAUSE_S if isinstance(problem, NotTold) else UNKNOWN_KIND_PAUSE_S
+        self._succeeded(now_s, pause_s * random.uniform(0.9, 1.1))
         self.note = str(problem)
         return News(None, 0, changed, changed)
 

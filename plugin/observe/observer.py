@@ -32,6 +32,7 @@ from plugin.observe.default_action import DefaultActionLearner
 from plugin.observe.instance_reader import InstanceReader
 from plugin.observe.intention_reader import IntentionReader
 from plugin.observe.leaf_keeper import LeafKeeper
+from plugin.observe.peering_reader import PeeringReader
 from plugin.observe.provider_reader import PATH as PROVIDERS
 from plugin.observe.provider_reader import ProviderReader
 from plugin.observe.rights import RightsWatcher
@@ -60,6 +61,7 @@ class Observer:
         self._instances = InstanceReader(client, store)
         self._sidecars = SidecarReader(client, store)
         self._providers = ProviderReader(client, store)
+        self._peering = PeeringReader(client, store)
         self._default_action = DefaultActionLearner(client, store, gateway)
         self._intentions = IntentionReader(client, store, changed=self._default_action.intentions_changed)
         self._keeping: dict[ServiceName, asyncio.Task[None]] = {}
@@ -99,6 +101,7 @@ class Observer:
             group.create_task(self._instances.run(), name="instances")
             group.create_task(self._sidecars.run(), name="sidecars")
             group.create_task(self._after_entry(self._providers.run), name="jwt-provider")
+            group.create_task(self._after_entry(self._peering.run), name="peering")
             group.create_task(self._default_action.run(), name="default intention action")
             group.create_task(self._leaves.learn_datacenter(self._gateway), name="datacenter")
             group.create_task(self._leaves.watch_clock(), name="clock")
@@ -127,6 +130,7 @@ class Observer:
             *self._instances.states(),
             *self._sidecars.states(),
             *self._providers.states(),
+            *self._peering.states(),
             *self._leaves.states(),
         ]
 
@@ -139,6 +143,7 @@ class Observer:
         self._instances.ask_afresh()
         self._sidecars.ask_afresh()
         self._providers.ask_afresh()
+        self._peering.ask_afresh()
         self._leaves.ask_afresh()
         self._default_action.agent_returned()
 
@@ -150,6 +155,7 @@ class Observer:
         self._instances.retry_now()
         self._sidecars.retry_now()
         self._providers.retry_now()
+        self._peering.retry_now()
         self._leaves.retry_now()
         self._default_action.agent_returned()
 
@@ -161,6 +167,7 @@ class Observer:
         self._store.forget()
         self._intentions.forget()
         self._providers.forget()
+        self._peering.forget()
         self._leaves.forget()
         self._default_action.agent_returned()
         self._group.create_task(self._leaves.learn_datacenter(self._gateway), name="datacenter")

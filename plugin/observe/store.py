@@ -13,7 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from plugin.assemble.links import linked_services
+from plugin.assemble.peers import importers
 from plugin.consul.api import (
+    ExportedService,
     GatewayService,
     HealthEntry,
     IntentionMatch,
@@ -28,7 +30,7 @@ from plugin.consul.api import (
 from plugin.facts import Fact, MeshFacts, ServiceFacts
 from plugin.jwks.provider import KeptKeys
 from plugin.observe.slots import EntryList, Slot
-from proxy.model import Leaf, ServiceName
+from proxy.model import Leaf, PeerBundle, ServiceName
 from proxy.rules import Action
 
 LinksChanged = Callable[[frozenset[ServiceName], frozenset[ServiceName]], None]
@@ -81,6 +83,9 @@ class FactStore:
         self.mesh: Slot[MeshEntry] = self._mesh_slot("mesh")
         self.proxy_defaults: Slot[ProxyDefaults] = self._mesh_slot("proxy_defaults")
         self.default_action: Slot[Action] = self._mesh_slot("default_action")
+        self.peers: Slot[tuple[PeerBundle, ...]] = self._mesh_slot("peers")
+        self._importers: dict[ServiceName, tuple[str, ...]] = {}
+        self.exports: Slot[tuple[ExportedService, ...]] = Slot(lambda: self._mesh.exports, self._set_exports)
         self._provider_subscribers: list[ProvidersChanged] = []
         self.providers: Slot[tuple[Any, ...]] = Slot(lambda: self._mesh.providers, self._set_providers)
         self._entry: Fact[TerminatingGatewayEntry] = Fact()
@@ -95,6 +100,8 @@ class FactStore:
         self._set_mesh(True, **dict.fromkeys(("roots", "mesh", "proxy_defaults", "default_action", "peers"), Fact()))
         self._set_mesh(True, datacenter="", consul_version="")
         self._set_providers(Fact(), True)
+        self._set_exports(Fact(), True)
+        self.set_unusable_peers(())
         self._entry, self._rows = Fact(), Fact()
         self._relink()
 
@@ -125,6 +132,7 @@ class FactStore:
             resolver=self.service_resolvers.of(name),
             files=linked.files,
             addresses=linked.addresses,
+            exported_to=self._importers.get(name, ()),
         )
 
     async def changed(self) -> Changes:
@@ -228,6 +236,30 @@ class FactStore:
         for subscriber in self._provider_subscribers:
             subscriber()
 
+    def set_exports_awaited(self) -> None:
+        self._set_mesh(True, exports_awaited=True)
+
+    def is_any_exported(self) -> bool:
+        """To a peer, of the linked services."""
+        return not self._importers.keys().isdisjoint(self._linked)
+
+    def set_unusable_peers(self, why: tuple[str, ...]) -> None:
+        if why != self._mesh.unusable_peers:
+            self._set_mesh(True, unusable_peers=why)
+
+    def _set_exports(self, fact: Fact[tuple[ExportedService, ...]], changed: bool) -> None:
+        self._set_mesh(changed, exports=fact)
+        if changed:
+            old, self._importers = self._importers, importers(fact.value or ())
+            self._entries_touched(
+                name for name in old.keys() | self._importers.keys() if old.get(name) != self._importers.get(name)
+            )
+            self._look_for_exported()
+
+    def _look_for_exported(self) -> None:
+        if self.is_any_exported() != self._mesh.peers_awaited:
+            self._set_mesh(True, peers_awaited=self.is_any_exported())
+
     def set_keys(self, keys: Mapping[KeptKeys, Fact[str]]) -> None:
         self._set_mesh(not _same(keys, self._mesh.keys), keys=dict(keys))
 
@@ -260,6 +292,7 @@ class FactStore:
             self._link(name, link.link, link.from_wildcard)
         self._updated -= removed
         self._removed = (self._removed | removed) - self._linked.keys()
+        self._look_for_exported()
         # The consumer also hears of an entry that became known and links nothing, or that cannot be read.
         self._mesh_dirty = True
         self._changed()

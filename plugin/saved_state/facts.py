@@ -41,6 +41,7 @@ def gather(store: FactStore, owner: Owner, ages_s: Mapping[str, float], **stamps
             SavedKeys(source, known) for source, fact in mesh.keys.items() if (known := _known(fact)) is not None
         ),
         peers=_known(mesh.peers),
+        exports=_known(mesh.exports),
         proxy_config=dict(mesh.proxy_config),
         services=tuple(_service(store, name) for name in store.linked()),
         **stamps,
@@ -82,6 +83,8 @@ def put_back(state: SavedState, store: FactStore, *, now_s: float) -> Rest:
         (store.proxy_defaults, state.proxy_defaults),
         (store.default_action, state.default_action),
         (store.providers, state.providers),
+        (store.peers, state.peers),
+        (store.exports, state.exports),
     ):
         _restore(slot, known)
     if state.service_defaults is not None:

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from plugin.consul.api import (
+    ExportedService,
     GatewayService,
     HealthEntry,
     IntentionMatch,
@@ -89,6 +90,7 @@ class SavedState(msgspec.Struct, frozen=True, kw_only=True):
     providers: Known[tuple[Any, ...]] | None = None
     keys: tuple[SavedKeys, ...] = ()
     peers: Known[tuple[PeerBundle, ...]] | None = None
+    exports: Known[tuple[ExportedService, ...]] | None = None
     proxy_config: dict[str, Any] = {}
     services: tuple[SavedService, ...] = ()
     generation: int = 0

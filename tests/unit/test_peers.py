@@ -1,0 +1,175 @@
+"""What counts as a peer whose callers can be verified, and how peerings and exports are read."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from plugin import tasks
+from plugin.assemble.peers import importers, peer_warnings, read_peers, usable
+from plugin.consul import endpoints
+from plugin.consul.api import ExportedService, LinkedService, Peering, TerminatingGatewayEntry
+from plugin.consul.client import ConsulClient
+from plugin.dev.pki import Authority
+from plugin.observe.peering_reader import PeeringReader
+from plugin.observe.store import FactStore
+from proxy.model import PeerBundle, ServiceName
+from tests.support.eventually import eventually
+from tests.support.fake_consul import FakeConsul, status
+from tests.support.goldens import cases, fact
+
+ONE = Authority("One", trust_domain="one.consul").certificate_pem
+OTHER = Authority("Other", trust_domain="other.consul").certificate_pem
+NAMELESS = Authority("Nameless").certificate_pem
+DB = ServiceName("db")
+
+
+def row(**changed: Any) -> dict[str, Any]:
+    return {"Name": "cloud", "State": "ACTIVE", "PeerCAPems": [ONE], **changed}
+
+
+def peering(**changed: Any) -> Peering:
+    return msgspec.convert(row(**changed), Peering)
+
+
+def test_roots_and_their_trust_domain_make_a_peer() -> None:
+    found = read_peers([peering(Remote={"Partition": "east"}), peering(Name="b", PeerCAPems=[ONE, ONE])])
+    assert [(one.peer, one.trust_domain, one.partition) for one in found.bundles] == [
+        ("b", "one.consul", "default"),
+        ("cloud", "one.consul", "east"),
+    ]
+    assert found.problems == ()
+
+
+@pytest.mark.parametrize("state", ["PENDING", "DELETING", "TERMINATED", "UNDEFINED", "", "SOMETHING_NEW"])
+def test_other_states_let_nobody_in(state: str) -> None:
+    assert read_peers([peering(State=state)]).bundles == ()
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"PeerCAPems": None}, "no roots"),
+        ({"PeerCAPems": ["junk"]}, "can be read"),
+        ({"PeerCAPems": [ONE, OTHER]}, "several trust domains (one.consul, other.consul)"),
+        ({"PeerCAPems": [NAMELESS]}, "no trust domain"),
+    ],
+)
+def test_what_is_not_known_is_not_guessed_and_named(changed: dict[str, Any], why: str) -> None:
+    found = read_peers([peering(**changed), peering(Name="well")])
+    assert [one.peer for one in found.bundles] == ["well"]
+    assert why in found.problems[-1]
+    assert "cloud" in found.problems[-1]
+
+
+def test_a_root_that_cannot_be_read_leaves_the_others() -> None:
+    found = read_peers([peering(PeerCAPems=["junk", ONE])])
+    assert [len(one.roots_pem) for one in found.bundles] == [1]
+    assert "root 1 of peer cloud" in found.problems[0]
+
+
+def test_the_side_that_dials_knows_the_trust_domain_of_roots_that_do_not_name_it() -> None:
+    found = read_peers([peering(PeerCAPems=[NAMELESS], PeerServerName="server.dc2.peering.Far.consul")])
+    assert [one.trust_domain for one in found.bundles] == ["far.consul"]
+
+
+def test_a_peer_does_not_speak_for_this_cluster() -> None:
+    (plain,) = [case for case in cases("services") if case.path.stem == "plain"]
+    assert plain.mesh.roots.value is not None
+    own = PeerBundle("cloud", plain.mesh.roots.value.trust_domain.lower(), ())
+    mesh = dataclasses.replace(plain.mesh, peers=fact((own, PeerBundle("well", "well.consul", ()))))
+    assert [one.peer for one in usable(mesh)] == ["well"]
+    assert "own trust domain" in "".join(peer_warnings(mesh))
+
+
+def test_exports_are_of_one_service_to_named_peers() -> None:
+    rows = [
+        {"Service": "db", "Consumers": {"Peers": ["b", "a", ""], "Partitions": ["x"]}},
+        {"Service": "db", "Consumers": {"Peers": ["c"]}},
+        {"Service": "web", "Namespace": "team", "Consumers": {"Peers": None}},
+    ]
+    assert importers(msgspec.convert(rows, list[ExportedService])) == {DB: ("a", "b", "c")}
+
+
+@contextlib.asynccontextmanager
+async def reading(fake: FakeConsul) -> AsyncIterator[FactStore]:
+    store = FactStore()
+    store.entry.learned(TerminatingGatewayEntry(name="tgw", services=(LinkedService(name="db"),)))
+    async with ConsulClient(fake.settings) as client:
+        task = tasks.spawn(PeeringReader(client, store).run(), name="reader")
+        try:
+            yield store
+        finally:
+            task.cancel()
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeConsul]:
+    async with FakeConsul() as consul:
+        consul.values[endpoints.EXPORTED_SERVICES] = [{"Service": "db", "Consumers": {"Peers": ["cloud"]}}]
+        consul.values[endpoints.PEERINGS] = [row()]
+        yield consul
+
+
+async def test_peers_are_asked_for_only_when_a_linked_service_is_exported(fake: FakeConsul) -> None:
+    fake.values[endpoints.EXPORTED_SERVICES] = [{"Service": "web", "Consumers": {"Peers": ["cloud"]}}]
+    async with reading(fake) as store:
+        await eventually(lambda: store.exports.fact.known)
+        assert store.service_facts(DB).exported_to == ()
+        assert fake.asked(endpoints.PEERINGS) == []
+        await fake.put(endpoints.EXPORTED_SERVICES, [{"Service": "db", "Consumers": {"Peers": ["cloud"]}}])
+        await eventually(lambda: store.peers.fact.known)
+        assert store.service_facts(DB).exported_to == ("cloud",)
+        await fake.put(endpoints.EXPORTED_SERVICES, None)
+        await eventually(lambda: store.service_facts(DB).exported_to == ())
+
+
+@pytest.mark.parametrize(
+    "answer", [status(500, "no leader"), status(403, "Permission denied"), lambda request: [{"State": 7}]]
+)
+async def test_what_is_no_answer_leaves_known_peers_in_force(fake: FakeConsul, answer: Any) -> None:
+    async with reading(fake) as store:
+        await eventually(lambda: store.peers.fact.known)
+        fake.fail(endpoints.PEERINGS, answer)
+        fake.fail(endpoints.EXPORTED_SERVICES, answer)
+        await fake.move(fake.index + 1)
+        await eventually(lambda: store.peers.fact.problem is not None)
+        assert store.peers.fact.value
+        assert store.service_facts(DB).exported_to == ("cloud",)
+
+
+async def test_peers_that_go_are_forgotten(fake: FakeConsul) -> None:
+    async with reading(fake) as store:
+        await eventually(lambda: store.peers.fact.value)
+        await fake.put(endpoints.PEERINGS, [row(PeerCAPems=["junk"])])
+        await eventually(lambda: store.peers.fact.value == ())
+        assert store.mesh_facts().unusable_peers
+        await fake.put(endpoints.PEERINGS, [])
+        await eventually(lambda: not store.mesh_facts().unusable_peers)
+
+
+async def test_who_may_not_ask_has_no_peers_and_no_problem(fake: FakeConsul) -> None:
+    fake.fail(endpoints.EXPORTED_SERVICES, *[status(403, "Permission denied")] * 5)
+    async with reading(fake) as store:
+        await eventually(lambda: store.exports.fact.known)
+        assert (store.exports.fact.value, store.exports.fact.problem) == (None, None)
+        assert fake.asked(endpoints.PEERINGS) == []
+
+
+async def test_what_was_restored_stays_for_who_may_no_longer_ask(fake: FakeConsul) -> None:
+    fake.fail(endpoints.EXPORTED_SERVICES, *[status(403, "Permission denied")] * 5)
+    async with FakeConsul():
+        store = FactStore()
+        store.entry.learned(TerminatingGatewayEntry(name="tgw", services=(LinkedService(name="db"),)))
+        rows = msgspec.convert(fake.values[endpoints.EXPORTED_SERVICES], tuple[ExportedService, ...])
+        store.exports.restore(rows, as_of_s=1.0)
+        async with ConsulClient(fake.settings) as client:
+            task = tasks.spawn(PeeringReader(client, store).run(), name="reader")
+            await eventually(lambda: store.exports.fact.problem is not None)
+            assert store.service_facts(DB).exported_to == ("cloud",)
+            task.cancel()
