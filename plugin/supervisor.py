@@ -1,24 +1,21 @@
 """One running gateway: puts the parts together, starts them in order, ends them in order.
 
-Owns the life of the control process: signals, the service manager, the drain. A part that fails by a mistake of ours
-ends the control process but not the workers: they serve on, and the next control process takes them over.
+Owns the life of the control process; :mod:`plugin.launch` starts it. A part that fails by a mistake of ours ends the
+control process but not the workers: they serve on, and the next control process takes them over.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
-import resource
 import signal
 import socket
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from plugin import activation, privileges
+from plugin import privileges
 from plugin.access_log_sink import AccessLogSink
-from plugin.addresses import HostPort, bind_addresses
+from plugin.addresses import HostPort
 from plugin.admin.app import AdminServer, build_app
 from plugin.admin.explain_pages import add_explaining
 from plugin.admin.guard import Access
@@ -43,14 +40,12 @@ from plugin.observe.store import FactStore
 from plugin.operations import Operations
 from plugin.parts import Parts, first
 from plugin.registration import Registration
-from plugin.reload import inheritance, program
-from plugin.reload.messages import Briefing, Inheritance, Rehearsed
+from plugin.reload.messages import Briefing, Inheritance
 from plugin.reload.turnover import Turnover
-from plugin.reload.understudy import Understudy
-from plugin.runtime_dir import RuntimeDirectory, base_directory, gateway_directory
-from plugin.saved_state.form import Owner
-from plugin.saved_state.keeper import StateKeeper, saved_addresses
+from plugin.runtime_dir import RuntimeDirectory
+from plugin.saved_state.keeper import StateKeeper, owner_of
 from plugin.settings import GatewaySettings
+from plugin.signals import Signals
 from plugin.simulating import Simulator
 from plugin.stopping import Farewell, last_words
 from plugin.tasks import spawn
@@ -58,8 +53,7 @@ from plugin.version import version_text
 from plugin.workers.pool import Workers, WorkerSettings, usable_cores
 from plugin.workers.process import worker_command
 from plugin.workers.published import Published
-from plugin.workers.sockets import can_bind, check_can_listen
-from proxy import logs
+from plugin.workers.sockets import check_can_listen
 from proxy.logs import emit
 
 logger = logging.getLogger(__name__)
@@ -69,111 +63,6 @@ EXIT_FAULT = 70
 STRAGGLERS_INTERVAL_S = 5.0
 HEALTH_INTERVAL_S = 1.0
 ACCESS_LOG_INTERVAL_S = 5.0
-
-
-def run_gateway(settings: GatewaySettings) -> int:
-    """Run until a signal; returns the exit code. :raises GatewayError: when it cannot be started."""
-    if settings.user:
-        privileges.become(settings.user)
-    _open_as_many_files_as_allowed()
-    privileges.guard_memory(debuggable=settings.allow_debugging)
-    return asyncio.run(_run(settings))
-
-
-def _open_as_many_files_as_allowed() -> None:
-    """The usual 1024 is for programs that call select(2); each connection takes two. Workers inherit it."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-async def _run(settings: GatewaySettings) -> int:
-    ring = EventRing()
-    with logs.heard_by(ring.heard):
-        return await _run_heard(settings, ring)
-
-
-async def _run_heard(settings: GatewaySettings, ring: EventRing) -> int:
-    understudy = await Understudy.called(settings, os.environ) if program.REHEARSAL in os.environ else None
-    inherited = inheritance.receive()
-    given = activation.receive()
-    signals = _Signals()
-    if inherited is not None:
-        inheritance.signals_again()
-    directory = _directory(settings, understudy, inherited)
-    try:
-        async with ConsulClient(settings.consul) as client:
-            proxy_config = settings.registered_proxy_config(can_bind)
-            definition = None
-            if settings.register:
-                bound = bind_addresses(settings.host_port, proxy_config, settings.tagged_addresses())
-            else:
-                definition = Definition(client, settings.id, settings.host_port, proxy_config)
-                bound = await definition.bind(saved_addresses(settings.state_dir, _owner(settings)))
-            each = understudy.briefing.sockets_each if understudy is not None else 0
-            each = inherited.sockets_each if inherited is not None else each
-            supervisor = Supervisor(
-                settings,
-                directory,
-                client,
-                proxy_config,
-                bound,
-                definition,
-                inherited,
-                ring=ring,
-                given=given,
-                sockets_each=activation.for_each_worker(given, bound, settings.workers) or each,
-            )
-            if understudy is not None:
-                return await understudy.play(supervisor)
-            return await supervisor.run(signals)
-    except GatewayError as error:
-        if understudy is not None:
-            await understudy.say(Rehearsed(problem=str(error)))
-        raise
-    finally:
-        if understudy is None:
-            directory.release()
-
-
-def _directory(
-    settings: GatewaySettings, understudy: Understudy | None, inherited: Inheritance | None
-) -> RuntimeDirectory:
-    """:raises StartError: when another gateway holds it."""
-    path = gateway_directory(base_directory(settings.runtime_dir), settings.id, str(settings.host_port))
-    if inherited is not None:
-        return RuntimeDirectory.inherited(Path(inherited.directory), inherited.lock_fd, path)
-    if understudy is None:
-        return RuntimeDirectory.claim(path)
-    held = Path(understudy.briefing.directory)
-    if path != held:
-        RuntimeDirectory.claim(path).release()
-    return RuntimeDirectory.shared(held)
-
-
-def _owner(settings: GatewaySettings) -> Owner:
-    return Owner(
-        service=settings.service,
-        service_id=settings.id,
-        namespace=settings.consul.namespace,
-        partition=settings.consul.partition,
-    )
-
-
-class _Signals:
-    """SIGTERM and SIGINT ask to stop; asked twice means now. SIGHUP asks to read files again."""
-
-    def __init__(self) -> None:
-        self.stop = asyncio.Event()
-        self.stop_now = asyncio.Event()
-        self.read_again = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._asked_to_stop)
-        loop.add_signal_handler(signal.SIGHUP, self.read_again.set)
-
-    def _asked_to_stop(self) -> None:
-        (self.stop_now if self.stop.is_set() else self.stop).set()
 
 
 class Supervisor:
@@ -263,7 +152,7 @@ class Supervisor:
         )
         self._saved_state = StateKeeper(
             settings.state_dir,
-            _owner(settings),
+            owner_of(settings),
             self._store,
             self._freshness,
             worth_saving=lambda: published.complete,
@@ -348,7 +237,7 @@ class Supervisor:
             self._registration.registered = inherited.registered
             self._workers.inherit_counts(inherited.ended, inherited.counters, inherited.restarts)
 
-    async def run(self, signals: _Signals) -> int:
+    async def run(self, signals: Signals) -> int:
         """:raises GatewayError: when a socket or a worker cannot be started."""
         try:
             await self._start()
@@ -453,7 +342,7 @@ class Supervisor:
             if self._definition is not None and not self._definition.known:
                 self._store.set_proxy_config(state.proxy_config)
 
-    def _run_parts(self, signals: _Signals) -> None:
+    def _run_parts(self, signals: Signals) -> None:
         run = self._parts.run
         run("observer", self._observer.run())
         run("gateway", self._gateway.run())
@@ -532,7 +421,7 @@ class Supervisor:
             self._manager.alive()
             await asyncio.sleep(self._manager.watchdog_interval_s)
 
-    async def _end(self, signals: _Signals) -> None:
+    async def _end(self, signals: Signals) -> None:
         """Leave Consul, drain, stop; at once when asked a second time. Policy reaches live connections to the end."""
         settings = self._settings
         self._manager.stopping(self._farewell.longest_s)

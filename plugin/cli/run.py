@@ -185,7 +185,7 @@ def run(**options: Any) -> int:
     logs.configure(settings.log_level, settings.log_format)
     for warning in doubtful_variables(os.environ):
         emit(logger, logging.WARNING, "settings.doubtful", warning)
-    from plugin.supervisor import run_gateway
+    from plugin.launch import run_gateway
 
     return run_gateway(settings)
 

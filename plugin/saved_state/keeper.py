@@ -15,6 +15,7 @@ from plugin.observe.store import FactStore
 from plugin.saved_state import file, form
 from plugin.saved_state.facts import Rest, gather, put_back
 from plugin.saved_state.form import Owner, SavedState
+from plugin.settings import GatewaySettings
 from proxy.logs import emit
 
 logger = logging.getLogger(__name__)
@@ -184,6 +185,15 @@ def _boot_id() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
         return ""
+
+
+def owner_of(settings: GatewaySettings) -> Owner:
+    return Owner(
+        service=settings.service,
+        service_id=settings.id,
+        namespace=settings.consul.namespace,
+        partition=settings.consul.partition,
+    )
 
 
 def saved_addresses(directory: Path | None, owner: Owner) -> tuple[HostPort, ...]:
