@@ -216,7 +216,7 @@ class Gateway:
         had = self._published.services.get(name)
         if isinstance(assembled.outcome, Unserved):
             self._note_problems(name, assembled.outcome.reasons)
-            now = had and _with_newest_policy(had, facts)
+            now = had and with_newest_policy(had, facts)
         else:
             self._note_problems(name, ())
             now = assembled.outcome
@@ -300,7 +300,7 @@ class Gateway:
             )
 
 
-def _with_newest_policy(service: Service, facts: ServiceFacts) -> Service:
+def with_newest_policy(service: Service, facts: ServiceFacts) -> Service:
     """Whatever else is broken, who may connect is what Consul says now."""
     names = tuple(one for one in service.server_names if not one.peer or one.peer in facts.exported_to)
     exported = service if names == service.server_names else msgspec.structs.replace(service, server_names=names)

@@ -11,14 +11,16 @@ import msgspec
 import pytest
 
 from plugin import tasks
+from plugin.assemble.assembler import assemble_service
 from plugin.assemble.peers import importers, peer_warnings, read_peers, usable
 from plugin.consul import endpoints
 from plugin.consul.api import ExportedService, LinkedService, Peering, TerminatingGatewayEntry
 from plugin.consul.client import ConsulClient
 from plugin.dev.pki import Authority
+from plugin.gateway import with_newest_policy
 from plugin.observe.peering_reader import PeeringReader
 from plugin.observe.store import FactStore
-from proxy.model import PeerBundle, ServiceName
+from proxy.model import PeerBundle, ServerName, Service, ServiceName
 from tests.support.eventually import eventually
 from tests.support.fake_consul import FakeConsul, status
 from tests.support.goldens import cases, fact
@@ -173,3 +175,13 @@ async def test_what_was_restored_stays_for_who_may_no_longer_ask(fake: FakeConsu
             await eventually(lambda: store.exports.fact.problem is not None)
             assert store.service_facts(DB).exported_to == ("cloud",)
             task.cancel()
+
+
+def test_an_export_that_is_gone_counts_also_while_the_service_cannot_be_assembled() -> None:
+    (plain,) = [case for case in cases("services") if case.path.stem == "plain"]
+    assembled = assemble_service(plain.service, plain.mesh)
+    assert isinstance(assembled, Service)
+    names = (*assembled.server_names, ServerName("east", peer="east"), ServerName("west", peer="west"))
+    served = msgspec.structs.replace(assembled, server_names=names)
+    left = with_newest_policy(served, dataclasses.replace(plain.service, exported_to=("west",)))
+    assert [one.peer for one in left.server_names] == ["", "west"]

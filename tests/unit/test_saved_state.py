@@ -13,6 +13,8 @@ import msgspec
 import pytest
 
 from plugin.consul.api import (
+    Consumers,
+    ExportedService,
     HealthEntry,
     Instance,
     IntentionMatch,
@@ -33,7 +35,7 @@ from plugin.observe.store import FactStore
 from plugin.saved_state import file, form, keeper
 from plugin.saved_state.form import Owner, SavedState
 from plugin.saved_state.keeper import StateKeeper
-from proxy.model import Leaf, ServiceName
+from proxy.model import Leaf, PeerBundle, ServiceName
 from proxy.rules import Action
 from tests.support.eventually import eventually
 
@@ -62,6 +64,8 @@ def filled(leaf_ends_s: float = 9e9) -> FactStore:
     store.providers.learned(({"Kind": "jwt-provider", "Name": "okta", "Issuer": "i"},))
     store.set_keys({FILE: Fact('{"keys":[1]}', True, None, 0, 7.0), REMOTE: Fact('{"keys":[2]}', True, None, 0, 7.0)})
     store.set_addresses(DB, {"db.example": Fact(("192.0.2.1",), True)})
+    store.exports.learned((ExportedService(service="db", consumers=Consumers(peers=("cloud",))),))
+    store.peers.learned((PeerBundle("cloud", "far.consul", ("PEM",)),))
     return store
 
 
@@ -106,6 +110,8 @@ async def test_everything_comes_back_as_it_was(saved: Path) -> None:
     assert store.linked() == before.linked() == (DB, WEB)
     mine, theirs = store.service_facts(DB), before.service_facts(DB)
     assert mine.link == theirs.link
+    assert mine.exported_to == theirs.exported_to == ("cloud",)
+    assert store.peers.fact.value == before.peers.fact.value
     for which in ("instances", "intentions", "leaf", "defaults", "resolver"):
         assert getattr(mine, which).value == getattr(theirs, which).value
         assert getattr(mine, which).known
