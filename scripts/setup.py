@@ -40,6 +40,8 @@ DEBIAN_PACKAGES: dict[str, Callable[[], object]] = {
     "curl": lambda: shutil.which("curl"),
     "groff-base": lambda: shutil.which("groff"),
     "nginx-light": lambda: _found(locate.nginx),
+    # Has the server's program as well; redis-server would also start a service.
+    "redis-tools": lambda: shutil.which("redis-cli"),
 }
 """A package, and whether what it brings is here already."""
 

@@ -1,0 +1,10 @@
+# The whole entry is replaced when it is written: put the links into the entry of your gateway.
+Kind = "terminating-gateway"
+Name = "terminating-gateway"
+
+Services = [
+  {
+    # A destination is linked by name as any other service, or by *.
+    Name = "warehouse"
+  },
+]
