@@ -16,3 +16,8 @@ service "inventory" {
 node_prefix "" {
   policy = "read"
 }
+
+# What holds where no intention matches; without this rule the gateway does not know, and denies.
+agent_prefix "" {
+  policy = "read"
+}

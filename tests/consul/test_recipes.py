@@ -167,6 +167,7 @@ async def kitchen(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Kit
         external_ports |= {"orders-db": postgres.port, "sessions": redis.port}
         environment = environment_of(agent, ports, external_ports, folder, keys)
         environment |= {"PGPASSWORD": postgres.password, "PGUSER": postgres.user, "PGDATABASE": "postgres"}
+        await agent.write_config({"Kind": "terminating-gateway", "Name": GATEWAY, "Services": []})
         yield Kitchen(agent, gateway, relay, external, environment)
 
 
