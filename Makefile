@@ -87,6 +87,15 @@ release: setup ## Build wheel, sdist, zipapp, sums and provenance of this commit
 	@scripts/tools release >/dev/null
 	@$(BIN)/python -m scripts.release $(if $(CHECK),--check)
 
+.PHONY: reference
+reference: setup ## Write docs/reference anew: flags, metrics, fields and routes as the code has them
+	@$(BIN)/python -m scripts.reference
+
+.PHONY: docs
+docs: setup ## Build the documentation as a site in build/site, which asks no other host for anything
+	@scripts/tools docs >/dev/null
+	@$(BIN)/python -m scripts.site
+
 .PHONY: lock
 lock: setup ## Resolve the dependencies of pyproject.toml again
 	@scripts/lock $(ARGS)

@@ -122,9 +122,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     peers: tuple[PeerStatus, ...] = ()
     worker_restarts: int = 0
     root_expires_at_s: float = 0.0
+    """When the first of the trusted roots ends, Unix time."""
     warnings: tuple[str, ...] = ()
     """Settings that all services share and that could not be used (mesh, proxy-defaults, Proxy.Config)."""
-    """When the first of the trusted roots ends, Unix time."""
     phase: str = ""
     """Of the gateway's life (:class:`plugin.life.Phase`)."""
     state_age_s: float | None = None

@@ -222,6 +222,7 @@ class _Pages:
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def status(self, _: web.Request) -> web.Response:
+        """Everything that ``consul-tgw status`` shows."""
         return _json(msgspec.json.encode(self._view.status()))
 
     async def connections(self, request: web.Request) -> web.Response:
@@ -241,6 +242,7 @@ class _Pages:
         return _json(msgspec.json.encode(page))
 
     async def snapshot(self, _: web.Request) -> web.Response:
+        """What the workers should have, without private keys; its form follows the program and is not stable."""
         return _json(self._view.snapshot())
 
     async def refresh(self, _: web.Request) -> web.Response:

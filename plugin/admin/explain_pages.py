@@ -39,7 +39,7 @@ class _Pages:
         self._explaining = explaining
 
     async def explain(self, request: web.Request) -> web.Response:
-        """``?source=&destination=``, and for services of layer 7 ``&method=&path=`` and :data:`HEADER`."""
+        """``?source=&destination=``, for services of layer 7 also ``&method=&path=`` and headers ``X-Asked-Header``."""
         query = request.query
         try:
             asked = question(

@@ -41,12 +41,15 @@ class _Pages:
         self._view.stop_waiting()
 
     async def config(self, _: web.Request) -> web.Response:
+        """Settings, and where each came from; secrets only say that they are set."""
         return _json(self._view.config())
 
     async def traffic(self, _: web.Request) -> web.Response:
+        """Totals by service and caller: two answers make rates."""
         return _json(self._view.traffic())
 
     async def certificates(self, _: web.Request) -> web.Response:
+        """Every certificate that the gateway depends on, and what renews it."""
         return _json(await self._view.certificates())
 
     async def kill(self, request: web.Request) -> web.Response:

@@ -27,7 +27,7 @@ from tests.unit.test_admin import READY, TOTALS, View
 ROOT = Path(__file__).resolve().parents[2]
 ALERTS = ROOT / "packaging" / "monitoring" / "alerts.yaml"
 DASHBOARD = ROOT / "packaging" / "monitoring" / "grafana.json"
-PAGE = ROOT / "docs" / "metrics.md"
+PAGE = ROOT / "docs" / "reference" / "metrics.md"
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
 NOT_BASE_UNITS = ("milliseconds", "ms", "minutes", "hours", "days", "kilobytes", "kb", "mb", "percent", "usec")
 OF_PROMETHEUS = {"instance", "job"}

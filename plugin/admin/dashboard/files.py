@@ -33,9 +33,11 @@ class Files:
         self._files: dict[str, _File] = {}
 
     async def page(self, request: web.Request) -> web.Response:
+        """The dashboard; it holds no data of its own."""
         return await self._answer(request, "index.html")
 
     async def file(self, request: web.Request) -> web.Response:
+        """What the dashboard is made of."""
         return await self._answer(request, request.match_info["name"])
 
     async def _answer(self, request: web.Request, name: str) -> web.Response:
