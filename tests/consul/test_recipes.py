@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import functools
 import re
+import ssl
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -22,7 +23,7 @@ import pytest_asyncio
 from plugin.dev import locate
 from plugin.dev.consul_agent import ConsulAgent
 from plugin.dev.envoy import Sidecar
-from plugin.dev.external import ExternalService, Handler, hello
+from plugin.dev.external import ExternalService, Handler, hello, load_key_pair
 from plugin.dev.gateway import Gateway
 from plugin.dev.pki import Authority
 from plugin.dev.postgres import Postgres
@@ -62,7 +63,8 @@ KEY = SigningKey("login")
 class Kitchen:
     agent: ConsulAgent
     gateway: Gateway
-    relay: MailRelay
+    relays: tuple[MailRelay, MailRelay]
+    """With TLS from the first byte, and with STARTTLS."""
     external: dict[str, ExternalService]
     environment: dict[str, str]
 
@@ -94,22 +96,29 @@ async def site(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 @contextlib.asynccontextmanager
-async def external_services(folder: Path, relay: MailRelay) -> AsyncIterator[dict[str, ExternalService]]:
+async def external_services(
+    folder: Path,
+) -> AsyncIterator[tuple[dict[str, ExternalService], tuple[MailRelay, MailRelay]]]:
     """Those of this process, by service; the CA of each is in ``folder``, as the links name it."""
+    relay = MailRelay()
     handlers: dict[str, Handler] = {"directory": directory, "mail-relay": relay, "payments-api": site}
     files = {"directory": "ldap-ca", "mail-relay": "smtp-ca", "payments-api": "payments-ca", "ledger": "ledger-ca"}
     async with contextlib.AsyncExitStack() as stack:
         running = {}
-        for name in ("directory", "mail-relay", "payments-api", "ledger"):
-            authority = Authority(f"CA of {name}")
+        authorities = {name: Authority(f"CA of {name}") for name in files}
+        for name, authority in authorities.items():
             authority.write(folder, files[name])
             handler = handlers.get(name) or functools.partial(hello, name=name)
             running[name] = ExternalService(handler, tls=authority.server(NAMES[name]))
         for name in ("inventory", "reports-v1", "reports-v2", "warehouse", "orders-api", "reports-api"):
             running[name] = ExternalService(functools.partial(hello, name=name))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        load_key_pair(context, authorities["mail-relay"].server(NAMES["mail-relay"]))
+        submission = MailRelay(context)
+        running["submission"] = ExternalService(submission)
         for service in running.values():
             await stack.enter_async_context(service)
-        yield running
+        yield running, (relay, submission)
 
 
 def variable(name: str) -> str:
@@ -141,7 +150,7 @@ async def kitchen(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Kit
     folder = tmp_path_factory.mktemp("recipes")
     tls_dir = folder / "tls"
     tls_dir.mkdir()
-    rds, cache, relay = Authority("CA of orders-db"), Authority("CA of sessions"), MailRelay()
+    rds, cache = Authority("CA of orders-db"), Authority("CA of sessions")
     rds.write(tls_dir, "rds-ca")
     cache.write(tls_dir, "redis-ca")
     agent = ConsulAgent(folder / "consul", acl=True, extra_hcl=(ENTRIES / "acl-default-deny" / "agent.hcl").read_text())
@@ -153,7 +162,7 @@ async def kitchen(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Kit
         dns_server() as names,
         redis,
         postgres,
-        external_services(tls_dir, relay) as external,
+        external_services(tls_dir) as (external, relays),
         KeyServer(folder) as keys,
         Sidecar(agent, "web", list(ports.items())),
         Gateway(
@@ -168,7 +177,7 @@ async def kitchen(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Kit
         environment = environment_of(agent, ports, external_ports, folder, keys)
         environment |= {"PGPASSWORD": postgres.password, "PGUSER": postgres.user, "PGDATABASE": "postgres"}
         await agent.write_config({"Kind": "terminating-gateway", "Name": GATEWAY, "Services": []})
-        yield Kitchen(agent, gateway, relay, external, environment)
+        yield Kitchen(agent, gateway, relays, external, environment)
 
 
 async def test_postgresql_with_tls_from_end_to_end(kitchen: Kitchen) -> None:
@@ -206,7 +215,8 @@ async def test_a_directory_with_ldaps(kitchen: Kitchen) -> None:
 
 async def test_a_mail_relay(kitchen: Kitchen) -> None:
     await kitchen.follow("smtp")
-    assert "Subject: Order 4711" in kitchen.relay.messages[-1]
+    for relay, subject in zip(kitchen.relays, ("Order 4711", "Order 4712"), strict=True):
+        assert f"Subject: {subject}" in relay.messages[-1]
     await kitchen.keeps_out("mail-relay")
 
 
@@ -223,6 +233,11 @@ async def test_everything_linked_and_one_service_otherwise(kitchen: Kitchen) -> 
 
 async def test_subsets(kitchen: Kitchen) -> None:
     await kitchen.follow("subsets")
+    own, gateways = "Service.Meta.version == v1", "Service.Kind == `terminating-gateway`"
+    for condition, found in ((own, []), (f"{own} or {gateways}", [GATEWAY])):
+        # What a sidecar asks Consul for; the page says what comes of it.
+        rows = await kitchen.agent.api("GET", "/v1/health/connect/reports", params={"filter": condition})
+        assert [row["Service"]["Service"] for row in rows] == found
     await kitchen.keeps_out("reports")
 
 

@@ -6,6 +6,7 @@ Handlers of :class:`plugin.dev.external.ExternalService`.
 from __future__ import annotations
 
 import asyncio
+import ssl
 
 BIND, BIND_ANSWER, SEARCH, ENTRY, DONE, UNBIND = 0x60, 0x61, 0x63, 0x64, 0x65, 0x42
 _SUCCESS = b"\x0a\x01\x00\x04\x00\x04\x00"
@@ -47,17 +48,27 @@ def _base(search: bytes) -> bytes:
 
 
 class MailRelay:
-    """SMTP (RFC 5321), the server's side of handing in messages."""
+    """SMTP (RFC 5321), the server's side of handing in messages; with ``starttls`` only over TLS (RFC 3207)."""
 
-    def __init__(self) -> None:
+    def __init__(self, starttls: ssl.SSLContext | None = None) -> None:
         self.messages: list[str] = []
+        self._starttls = starttls
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        wanted = self._starttls
         answers = {"EHLO": "250 relay.mail.example", "MAIL": "250 2.1.0 Ok", "RCPT": "250 2.1.5 Ok"}
         writer.write(b"220 relay.mail.example ESMTP\r\n")
         while line := await reader.readline():
             verb = line[:4].decode().upper()
-            if verb == "DATA":
+            if verb == "EHLO" and wanted is not None:
+                writer.write(b"250-relay.mail.example\r\n250 STARTTLS\r\n")
+            elif verb == "STAR" and wanted is not None:
+                writer.write(b"220 2.0.0 Ready to start TLS\r\n")
+                await writer.start_tls(wanted)
+                wanted = None
+            elif wanted is not None and verb != "QUIT":
+                writer.write(b"530 5.7.0 Must issue a STARTTLS command first\r\n")
+            elif verb == "DATA":
                 writer.write(b"354 End data with <CR><LF>.<CR><LF>\r\n")
                 self.messages.append((await reader.readuntil(b"\r\n.\r\n")).decode())
                 writer.write(b"250 2.0.0 Ok: queued\r\n")
