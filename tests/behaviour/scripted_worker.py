@@ -115,12 +115,12 @@ class ScriptedWorker:
     def _adopted(self) -> None:
         self.control, _ = self.waiting.accept()
         self.reader = frames.WorkerFrames()
-        hello = frames.encode(self._hello())
+        hello = frames.encode(self._hello("SCRIPTED_VERSION_WHEN_ADOPTED"))
         socket.send_fds(self.control, [hello], [listener.fileno() for listener in self.listeners])
 
-    def _hello(self) -> Hello:
+    def _hello(self, variable: str = "SCRIPTED_VERSION") -> Hello:
         assert self.start is not None
-        version = int(os.environ.get("SCRIPTED_VERSION", PROTOCOL_VERSION))
+        version = int(os.environ.get(variable, PROTOCOL_VERSION))
         addresses = tuple(listener.address for listener in self.start.listeners)
         return Hello(version, os.getpid(), self.start.worker, self.start.gateway, self.generation, addresses)
 

@@ -184,13 +184,8 @@ async def test_fewer_workers_than_before_drains_the_rest(group: Group) -> None:
 
 
 async def test_another_protocol_version_is_drained_and_its_sockets_are_used(group: Group) -> None:
-    directory = RuntimeDirectory.claim(group.path)
-    command = ("/usr/bin/env", "SCRIPTED_VERSION=999", *COMMAND)
-    settings = WorkerSettings(gateway="gw", addresses=(HostPort("127.0.0.1", 0),), count=1, command=command)
-    first = Workers(settings, directory, known(service("legacy")))
-    group.current.append((first, directory))
-    await first.start()
-    await until(lambda: first.all[0].version == 999, "it said hello")
+    command = ("/usr/bin/env", "SCRIPTED_VERSION_WHEN_ADOPTED=999", *COMMAND)
+    first = await group.start(known(service("legacy")), count=1, command=command)
     (address,) = first.addresses()
     (old,) = first.all
     group.abandon()
