@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import aiohttp
 import msgspec
@@ -20,16 +21,25 @@ from plugin.status import Status
 
 TIMEOUT_S = 10.0
 Headers = Sequence[tuple[str, str]]
+_T = TypeVar("_T")
 
 
 class NotRunning(GatewayError):
     """No gateway answers."""
 
 
+def _run(coroutine: Coroutine[Any, Any, _T]) -> _T:
+    """As ``asyncio.run``, which forgets that it was interrupted when that comes just before it begins to work."""
+    try:
+        return asyncio.run(coroutine)
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
 def fetch(path: str, *, service: str, admin_address: str, runtime_dir: Path | None, headers: Headers = ()) -> bytes:
     """The body of ``path`` from the gateway that is meant. :raises NotRunning: when there is none, or several."""
     secret = read_secret(None)
-    return asyncio.run(_ask("GET", path, service, admin_address, runtime_dir, secret, headers=headers))
+    return _run(_ask("GET", path, service, admin_address, runtime_dir, secret, headers=headers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +51,7 @@ class Found:
 
     def fetch(self, path: str, *, timeout_s: float = TIMEOUT_S) -> bytes:
         """The body of ``path``. :raises NotRunning: when it does not answer."""
-        return asyncio.run(_request("GET", self.address, path, self.secret, timeout_s=timeout_s))
+        return _run(_request("GET", self.address, path, self.secret, timeout_s=timeout_s))
 
 
 def find(*, service: str, admin_address: str, runtime_dir: Path | None, timeout_s: float = TIMEOUT_S) -> Found:
@@ -52,7 +62,7 @@ def find(*, service: str, admin_address: str, runtime_dir: Path | None, timeout_
     base = base_directory(runtime_dir)
     if runtime_dir is None:
         _check_owner(base)
-    return Found(asyncio.run(_find(service, base, secret, timeout_s)), secret)
+    return Found(_run(_find(service, base, secret, timeout_s)), secret)
 
 
 def change(
@@ -71,7 +81,7 @@ def change(
     """
     secret = read_secret(token_file)
     sent = {} if body is None else body
-    return asyncio.run(_ask("POST", path, service, admin_address, runtime_dir, secret, sent, timeout_s=timeout_s))
+    return _run(_ask("POST", path, service, admin_address, runtime_dir, secret, sent, timeout_s=timeout_s))
 
 
 def find_directory(service: str, runtime_dir: Path | None) -> Path:
@@ -79,7 +89,7 @@ def find_directory(service: str, runtime_dir: Path | None) -> Path:
     base = base_directory(runtime_dir)
     if runtime_dir is None:
         _check_owner(base)
-    address = asyncio.run(_find(service, base, ""))
+    address = _run(_find(service, base, ""))
     return next(directory for directory in gateway_directories(base) if read_admin_address(directory) == address)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import io
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from rich.console import Console
 from plugin import cli
 from plugin.addresses import HostPort
 from plugin.check import Finding, Report, ServiceReport
-from plugin.cli import _NAMES, commands
+from plugin.cli import _NAMES, admin_client, commands
 from plugin.cli.check import render as render_check
 from plugin.cli.run import gateway_settings, run
 from plugin.cli.status import duration, render
@@ -190,3 +191,11 @@ def test_check_shows_the_rule_that_is_missing() -> None:
 )
 def test_durations_are_short(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_an_interrupt_that_came_before_the_first_step_is_one() -> None:
+    async def interrupted() -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(KeyboardInterrupt):
+        admin_client._run(interrupted())
