@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
+import threading
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 import aiohttp
@@ -29,11 +32,21 @@ class NotRunning(GatewayError):
 
 
 def _run(coroutine: Coroutine[Any, Any, _T]) -> _T:
-    """As ``asyncio.run``, which forgets that it was interrupted when that comes just before it begins to work."""
+    """As ``asyncio.run``, but an interrupt ends it wherever it is.
+
+    asyncio's own handler cancels the task, and whatever then waits in a library may take the cancelling for its own.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return asyncio.run(coroutine)
+    former = signal.signal(signal.SIGINT, _interrupted)
     try:
         return asyncio.run(coroutine)
-    except asyncio.CancelledError:
-        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGINT, former)
+
+
+def _interrupted(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def fetch(path: str, *, service: str, admin_address: str, runtime_dir: Path | None, headers: Headers = ()) -> bytes:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -193,9 +195,14 @@ def test_durations_are_short(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-def test_an_interrupt_that_came_before_the_first_step_is_one() -> None:
-    async def interrupted() -> None:
-        raise asyncio.CancelledError
+def test_an_interrupt_ends_a_question_although_somebody_swallows_cancelling() -> None:
+    async def asked() -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_soon(signal.raise_signal, signal.SIGINT)
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
 
+    former = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        admin_client._run(interrupted())
+        admin_client._run(asked())
+    assert signal.getsignal(signal.SIGINT) is former
