@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 # The folders of Python that exist; some are only there in a full checkout.
-CODE := plugin proxy scripts tests $(wildcard bench fuzz soak)
+CODE := plugin proxy scripts tests $(wildcard bench fuzz lab soak)
 # Unit tests are independent of each other; the others share an agent and the machine's two cores.
 UNIT_JOBS ?= 2
 

@@ -1,0 +1,1 @@
+"""The lab of several datacenters: the hosts of ``vagrant/topology.yaml`` as network namespaces of this machine."""

@@ -1,0 +1,34 @@
+"""``python -m lab``: the lab's command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from lab import plan, topology
+from lab.topology import Federation
+from plugin.errors import GatewayError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """The lab of several datacenters: from the cloud to a service outside the mesh, on this machine."""
+
+
+@main.command("plan")
+@click.option("--topology", "path", type=click.Path(path_type=Path), default=topology.FILE, show_default=True)
+@click.option("--federation", type=click.Choice(list(Federation)), default=Federation.PEERING, show_default=True)
+def print_plan(path: Path, federation: Federation) -> None:
+    """Print hosts, their addresses and memory, and what is run on them in which order, as JSON."""
+    try:
+        read = topology.load(path)
+    except GatewayError as error:
+        raise click.ClickException(str(error)) from error
+    sys.stdout.write(json.dumps(plan.as_json(read, federation), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

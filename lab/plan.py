@@ -1,0 +1,126 @@
+"""What has to be run where, and in which order, to make a topology's hosts into the lab.
+
+Pure: both ways of running the lab follow it, the namespaces directly and Vagrant as ``python -m lab plan`` prints it.
+A script takes its settings from the environment alone; ``vagrant/provision/README.md`` says what each variable means.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab.topology import LEGACY, WAN, Federation, Role, Topology
+
+SCRIPTS = Path(__file__).resolve().parent.parent / "vagrant" / "provision"
+
+_OF_ROLE = {
+    Role.SERVER: "server.sh",
+    Role.LEGACY: "legacy.sh",
+    Role.MESH_GATEWAY: "mesh-gateway.sh",
+    Role.TERMINATING_GATEWAY: "terminating-gateway.sh",
+    Role.APPLICATION: "application.sh",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One script on one or several hosts, at the same time."""
+
+    script: str
+    hosts: tuple[str, ...]
+    input_from: str = ""
+    """The script whose standard output is the standard input of this one."""
+
+
+def steps(topology: Topology, federation: Federation) -> list[Step]:
+    """In order; each may begin when the one before has ended everywhere."""
+    members = tuple(name for name, host in topology.hosts.items() if host.datacenter)
+    clients = tuple(name for name in members if Role.SERVER not in topology.hosts[name].roles)
+    own = [
+        Step(script="base.sh", hosts=tuple(topology.hosts)),
+        _of(topology, Role.LEGACY),
+        _of(topology, Role.SERVER),
+        Step(script="agent.sh", hosts=clients),
+        Step(script="operator.sh", hosts=tuple(operators(topology).values())),
+        _of(topology, Role.MESH_GATEWAY),
+        _of(topology, Role.TERMINATING_GATEWAY),
+    ]
+    return [*own, *_joining(topology, federation), _of(topology, Role.APPLICATION)]
+
+
+def operators(topology: Topology) -> dict[str, str]:
+    """By datacenter: the host on which the operator works, its first server."""
+    return {name: topology.having(Role.SERVER, name)[0] for name in topology.datacenters}
+
+
+def _of(topology: Topology, role: Role) -> Step:
+    return Step(script=_OF_ROLE[role], hosts=tuple(topology.having(role)))
+
+
+def _joining(topology: Topology, federation: Federation) -> list[Step]:
+    if federation is not Federation.PEERING:
+        return []
+    gateways = topology.hosts[topology.having(Role.TERMINATING_GATEWAY)[0]].datacenter
+    operator = operators(topology)
+    return [
+        Step(script="peering-token.sh", hosts=(operator[gateways],)),
+        Step(
+            script="peering-establish.sh",
+            hosts=(operator[topology.peer_of(gateways)],),
+            input_from="peering-token.sh",
+        ),
+    ]
+
+
+def environment(topology: Topology, federation: Federation, name: str) -> dict[str, str]:
+    """What the scripts are told about the host ``name``; what depends on where it runs is not in it."""
+    host = topology.hosts[name]
+    addresses = host.on(federation)
+    gateways = topology.having(Role.TERMINATING_GATEWAY)
+    told = {
+        "LAB_FEDERATION": federation.value,
+        "LAB_HOST": name,
+        "LAB_DATACENTER": host.datacenter,
+        "LAB_ROLES": " ".join(host.roles),
+        "LAB_WAN_ADDRESS": addresses.get(WAN, ""),
+        "LAB_LEGACY_ADDRESS": addresses.get(LEGACY, ""),
+        "LAB_LEGACY_HOST": topology.hosts[topology.having(Role.LEGACY)[0]].addresses[LEGACY],
+        "LAB_GATEWAYS": " ".join(topology.hosts[one].addresses[LEGACY] for one in gateways),
+        "LAB_PRIMARY": next(iter(topology.datacenters)),
+    }
+    if host.datacenter:
+        peer = topology.peer_of(host.datacenter)
+        told |= {
+            "LAB_ADDRESS": topology.lan(name),
+            "LAB_SERVERS": " ".join(map(topology.lan, topology.having(Role.SERVER, host.datacenter))),
+            "LAB_PEER": peer,
+            "LAB_PEER_SERVERS_WAN": " ".join(_wan(topology, federation, Role.SERVER, peer)),
+            "LAB_PEER_MESH_GATEWAYS": " ".join(_wan(topology, federation, Role.MESH_GATEWAY, peer)),
+        }
+    return told
+
+
+def _wan(topology: Topology, federation: Federation, role: Role, datacenter: str) -> list[str]:
+    hosts = (topology.hosts[name].on(federation) for name in topology.having(role, datacenter))
+    return [addresses[WAN] for addresses in hosts if WAN in addresses]
+
+
+def as_json(topology: Topology, federation: Federation) -> dict[str, Any]:
+    """``networks`` by name, ``hosts`` by name, ``steps`` in order; for whatever makes the hosts."""
+    return {
+        "federation": federation.value,
+        "networks": {name: network.subnet for name, network in topology.networks.items()},
+        "hosts": {
+            name: {
+                "addresses": host.on(federation),
+                "memory_mb": host.memory_mb,
+                "environment": environment(topology, federation, name),
+            }
+            for name, host in topology.hosts.items()
+        },
+        "steps": [
+            {"script": step.script, "hosts": step.hosts, "input_from": step.input_from}
+            for step in steps(topology, federation)
+        ],
+    }
