@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from hpack.hpack import Encoder
 
 from fuzz.draw import Draw
-from proxy.http.h2_frames import Kind, header
+from proxy.http.h2.frames import Kind, header
 
 Fields = Sequence[tuple[bytes, tuple[bytes, ...]]]
 """Names, and values from which one is chosen. The first ones are those that a message begins with."""

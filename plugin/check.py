@@ -23,8 +23,8 @@ from plugin.gateway import PATIENCE_S, Gateway, facts_of
 from plugin.observe.needs import Needs
 from plugin.observe.observer import Observer
 from plugin.observe.store import FactStore
+from plugin.process.tasks import spawn
 from plugin.settings import ConsulSettings
-from plugin.tasks import spawn
 from plugin.workers.published import Published
 from proxy.model import Leaf, Mesh, Service, ServiceName
 from proxy.rules import Action

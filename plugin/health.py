@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 
 from plugin.gateway import Gateway
-from plugin.life import Life
+from plugin.process.life import Life
 from plugin.workers.pool import Workers
 from plugin.workers.probe import silence
 from plugin.workers.published import Published

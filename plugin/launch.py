@@ -12,19 +12,19 @@ import os
 import resource
 from pathlib import Path
 
-from plugin import activation, privileges
 from plugin.addresses import bind_addresses
 from plugin.consul.client import ConsulClient
 from plugin.definition import Definition
 from plugin.errors import GatewayError
 from plugin.events.ring import EventRing
+from plugin.process import activation, privileges
+from plugin.process.runtime_dir import RuntimeDirectory, base_directory, gateway_directory
+from plugin.process.signals import Signals
 from plugin.reload import inheritance, program
 from plugin.reload.messages import Inheritance, Rehearsed
 from plugin.reload.understudy import Understudy
-from plugin.runtime_dir import RuntimeDirectory, base_directory, gateway_directory
 from plugin.saved_state.keeper import owner_of, saved_addresses
 from plugin.settings import GatewaySettings
-from plugin.signals import Signals
 from plugin.supervisor import Supervisor
 from plugin.workers.sockets import can_bind
 from proxy import logs

@@ -13,7 +13,6 @@ import signal
 import socket
 from collections.abc import Mapping, Sequence
 
-from plugin import privileges
 from plugin.access_log_sink import AccessLogSink
 from plugin.addresses import HostPort
 from plugin.admin.app import AdminServer, build_app
@@ -21,34 +20,35 @@ from plugin.admin.explain_pages import add_explaining
 from plugin.admin.guard import Access
 from plugin.admin.simulate_pages import add_simulating
 from plugin.admin.token import AdminToken, new_secret
+from plugin.answers.control_view import ControlView
+from plugin.answers.explaining import Explainer
+from plugin.answers.operations import Operations
+from plugin.answers.simulating import Simulator
 from plugin.audit.desk import AuditDesk
 from plugin.audit.policy import PolicyWitness
 from plugin.consul.client import ConsulClient
-from plugin.control_view import ControlView
 from plugin.definition import Definition
 from plugin.errors import GatewayError, StartError
 from plugin.events.ring import EventRing
-from plugin.explaining import Explainer
 from plugin.gateway import PATIENCE_AFTER_RESTORE_S, Gateway
 from plugin.health import Health
-from plugin.life import Life, Phase
-from plugin.notify import ServiceManager
 from plugin.observe.freshness import Freshness, wait_s
 from plugin.observe.needs import Needs
 from plugin.observe.observer import Observer
 from plugin.observe.store import FactStore
-from plugin.operations import Operations
-from plugin.parts import Parts, first
+from plugin.process import privileges
+from plugin.process.life import Life, Phase
+from plugin.process.notify import ServiceManager
+from plugin.process.parts import Parts, first
+from plugin.process.runtime_dir import RuntimeDirectory
+from plugin.process.signals import Signals
+from plugin.process.stopping import Farewell, last_words
+from plugin.process.tasks import spawn
 from plugin.registration import Registration
 from plugin.reload.messages import Briefing, Inheritance
 from plugin.reload.turnover import Turnover
-from plugin.runtime_dir import RuntimeDirectory
 from plugin.saved_state.keeper import StateKeeper, owner_of
 from plugin.settings import GatewaySettings
-from plugin.signals import Signals
-from plugin.simulating import Simulator
-from plugin.stopping import Farewell, last_words
-from plugin.tasks import spawn
 from plugin.version import version_text
 from plugin.workers.pool import Workers, WorkerSettings, usable_cores
 from plugin.workers.process import worker_command

@@ -3,6 +3,6 @@
 A worker knows TLS, identities, intentions and bytes. It holds no Consul token, resolves no names, opens no
 files and imports nothing of ``plugin``; everything it may do arrives as :class:`proxy.messages.Update`.
 
-Start reading at ``worker.py`` (wiring), then follow one connection: ``listener.py`` -> ``tls.py`` ->
-``identity.py`` -> ``intentions.py`` -> ``dial.py`` -> ``relay.py``.
+Start reading at ``worker.py`` (wiring), then follow one connection: ``sockets/listener.py`` -> ``carrier.py`` ->
+``tls/`` -> ``policy/`` -> ``upstream/`` -> ``sockets/relay.py``, or ``http/`` for a service of layer 7.
 """

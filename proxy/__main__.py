@@ -28,7 +28,7 @@ def main() -> int:
     except OSError as error:
         parser.error(f"--control-fd {arguments.control_fd} is not a socket: {error.strerror}")
     # Before anything loads OpenSSL, which reads it once.
-    os.environ.setdefault("OPENSSL_CONF", str(Path(__file__).with_name("openssl.cnf")))
+    os.environ.setdefault("OPENSSL_CONF", str(Path(__file__).with_name("tls") / "openssl.cnf"))
     from proxy.worker import run
 
     run(control, confinement)

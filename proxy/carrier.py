@@ -13,21 +13,21 @@ import logging
 import socket
 from typing import TYPE_CHECKING, Protocol
 
-from proxy import handshake
-from proxy.access_record import AccessRecord, timestamp
-from proxy.channel import RESET_ON_CLOSE, TLSChannel
 from proxy.connection import ConnectionLife
 from proxy.errors import PeerError, UpstreamError
 from proxy.http.caller import Caller
 from proxy.http.session import HTTPSession
-from proxy.identity import Identity, IdentityError, cached_identity_of
-from proxy.intentions import Permit, Refusal, describe
 from proxy.live import Source, text_of
 from proxy.messages import Connection
 from proxy.model import CloseReason, ServiceName
-from proxy.steps import Cancelled, Steps
+from proxy.policy.identity import Identity, IdentityError, cached_identity_of
+from proxy.policy.intentions import Permit, Refusal, describe
+from proxy.records.access_record import AccessRecord, timestamp
+from proxy.sockets.channel import RESET_ON_CLOSE, TLSChannel
+from proxy.sockets.steps import Cancelled, Steps
 from proxy.tcp_carriage import TCPCarriage
-from proxy.tls import ServerSession
+from proxy.tls import handshake
+from proxy.tls.session import ServerSession
 
 if TYPE_CHECKING:
     from proxy.dataplane import DataPlane

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import enum
 
-from proxy.intentions import Permit, Refusal
 from proxy.model import CloseReason, Endpoint
+from proxy.policy.intentions import Permit, Refusal
 
 
 class State(enum.StrEnum):

@@ -16,20 +16,13 @@ from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from proxy import logs
-from proxy.access_log import AccessLog
-from proxy.audit_log import AuditLog
 from proxy.carrier import Carrier
-from proxy.channel import Buffers, Channel
 from proxy.connection import ConnectionLife
-from proxy.descriptors import OpenFiles
 from proxy.errors import UpstreamError
 from proxy.http.pool import Pools
 from proxy.http.record import recorded, refused
 from proxy.http.session import LOOKS_EACH_S
 from proxy.http.wire import Turn, Wire
-from proxy.intentions import Refusal
-from proxy.lingering import Lingering
-from proxy.listener import printed
 from proxy.live import LiveConnections, text_of
 from proxy.messages import (
     Applied,
@@ -47,12 +40,19 @@ from proxy.messages import (
 from proxy.model import CloseReason, Service, ServiceName
 from proxy.overload import LineBudget, Reminder, Room
 from proxy.pending import PendingHandshakes
-from proxy.poller import Poller
-from proxy.recent import Recent, remarkable
+from proxy.policy.intentions import Refusal
+from proxy.records.access_log import AccessLog
+from proxy.records.audit_log import AuditLog
+from proxy.records.recent import Recent, remarkable
+from proxy.records.telemetry import Telemetry
 from proxy.routes import RouteTable
-from proxy.shortage import ShortageError, ShortageLog
-from proxy.streams import Streams
-from proxy.telemetry import Telemetry
+from proxy.sockets.channel import Buffers, Channel
+from proxy.sockets.descriptors import OpenFiles
+from proxy.sockets.lingering import Lingering
+from proxy.sockets.listener import printed
+from proxy.sockets.poller import Poller
+from proxy.sockets.streams import Streams
+from proxy.upstream.shortage import ShortageError, ShortageLog
 
 if TYPE_CHECKING:
     from proxy.http.exchange import Exchange

@@ -6,8 +6,8 @@ import functools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from proxy.identity import Identity
 from proxy.model import ServiceName
+from proxy.policy.identity import Identity
 
 if TYPE_CHECKING:
     from proxy.carrier import Carrier

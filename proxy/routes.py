@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from proxy import alpn
-from proxy.balance import EndpointSet
-from proxy.client_trust import ClientTrust
-from proxy.dial import Target
 from proxy.errors import MaterialError
-from proxy.identity import IdentityError, cached_identity_of
-from proxy.intentions import Policy
 from proxy.messages import Problem, Update
 from proxy.model import Mesh, ServerName, Service, ServiceName
-from proxy.rivals import Rivals
-from proxy.tls import ServerSession
-from proxy.tls_context import FrontContext, ServiceContext, UpstreamContext
+from proxy.policy.identity import IdentityError, cached_identity_of
+from proxy.policy.intentions import Policy
+from proxy.tls import alpn
+from proxy.tls.client_trust import ClientTrust
+from proxy.tls.context import FrontContext, ServiceContext, UpstreamContext
+from proxy.tls.session import ServerSession
+from proxy.upstream.balance import EndpointSet
+from proxy.upstream.dial import Target
+from proxy.upstream.rivals import Rivals
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
 """Who may do what, as data: intentions with their permissions, the tokens they ask for, and how a request is read.
 
 As :mod:`proxy.model`: immutable, handed from the control process to its workers, printed by ``consul-tgw snapshot``.
-What is decided with it is in :mod:`proxy.intentions` and :mod:`proxy.http.permissions`.
+What is decided with it is in :mod:`proxy.policy.intentions` and :mod:`proxy.http.policy.permissions`.
 """
 
 from __future__ import annotations

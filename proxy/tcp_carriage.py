@@ -7,19 +7,19 @@ import random
 import socket
 from typing import TYPE_CHECKING
 
-from proxy.channel import TLSChannel
-from proxy.dial import dial
-from proxy.intentions import Permit
 from proxy.model import CloseReason
-from proxy.relay import Relay
-from proxy.steps import Steps
-from proxy.timers import Timer
-from proxy.tls import ServerSession
+from proxy.policy.intentions import Permit
+from proxy.sockets.channel import TLSChannel
+from proxy.sockets.relay import Relay
+from proxy.sockets.steps import Steps
+from proxy.sockets.timers import Timer
+from proxy.tls.session import ServerSession
+from proxy.upstream.dial import dial
 
 if TYPE_CHECKING:
-    from proxy.balance import EndpointSet
     from proxy.carrier import Carrier
     from proxy.routes import Route
+    from proxy.upstream.balance import EndpointSet
 
 _IDLE_CHECKS = 4
 """Idleness is looked at this often per idle timeout."""

@@ -16,13 +16,9 @@ import time
 from pathlib import Path
 
 from proxy import logs
-from proxy.access_log import AccessLog
-from proxy.audit_log import AuditLog
 from proxy.confinement import Confinement, ConfinementError, confine
 from proxy.control import ControlLink, HandoverDoor
 from proxy.dataplane import DataPlane
-from proxy.descriptors import OpenFiles
-from proxy.listener import Listener
 from proxy.logs import emit
 from proxy.messages import (
     PROTOCOL_VERSION,
@@ -45,7 +41,11 @@ from proxy.messages import (
 )
 from proxy.model import CloseReason
 from proxy.overload import raise_descriptor_limit
-from proxy.poller import Poller
+from proxy.records.access_log import AccessLog
+from proxy.records.audit_log import AuditLog
+from proxy.sockets.descriptors import OpenFiles
+from proxy.sockets.listener import Listener
+from proxy.sockets.poller import Poller
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from plugin.tasks import spawn
+from plugin.process.tasks import spawn
 from soak.streams import Broken, Stream
 
 SILENCE_S = 90.0

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from plugin.errors import GatewayError
-from plugin.tasks import spawn
+from plugin.process.tasks import spawn
 from soak.chaos import FAULTS
 from soak.figures import Figures
 from soak.invariants import Watch

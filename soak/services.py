@@ -10,7 +10,7 @@ from collections.abc import Callable
 from plugin.dev.external import load_key_pair
 from plugin.dev.pki import KeyPair
 from plugin.dev.processes import Launcher
-from plugin.tasks import spawn
+from plugin.process.tasks import spawn
 from soak.pump import Last, Progress, Side, Wrong
 from soak.streams import Broken, Stream
 

@@ -9,11 +9,11 @@ import msgspec
 from fuzz.draw import Draw
 from plugin.assemble.access_logs import access_log_choice
 from plugin.consul.api import AccessLogs
-from proxy.access_format import render
-from proxy.access_record import AccessRecord
 from proxy.model import AccessLogFormat, CloseReason
+from proxy.records.access_format import render
+from proxy.records.access_record import AccessRecord
 
-CODE = ("plugin.assemble.access_logs", "proxy.access_format")
+CODE = ("plugin.assemble.access_logs", "proxy.records.access_format")
 
 
 def run(data: bytes) -> None:

@@ -8,11 +8,11 @@ from cryptography import x509
 
 from proxy.errors import UpstreamError
 from proxy.http.caller import _element
-from proxy.tls_context import _uris
-from proxy.unreadable import UNREADABLE
-from proxy.upstream_name import check_name
+from proxy.tls.context import _uris
+from proxy.tls.unreadable import UNREADABLE
+from proxy.tls.upstream_name import check_name
 
-CODE = ("proxy.http.caller", "proxy.http.forward", "proxy.upstream_name")
+CODE = ("proxy.http.caller", "proxy.http.forward", "proxy.tls.upstream_name")
 BY = "spiffe://td/ns/default/dc/dc1/svc/db"
 EXPECTED = ("db.example", "10.0.0.9", "spiffe://partner/api")
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from functools import lru_cache
 
 from fuzz.draw import Draw
-from proxy.channel import Buffers
 from proxy.errors import PeerError
 from proxy.messages import Update
 from proxy.model import CloseReason
 from proxy.routes import RouteTable
 from proxy.rules import Action
-from proxy.tls import ServerSession
+from proxy.sockets.channel import Buffers
+from proxy.tls.session import ServerSession
 from tests.support.mesh import HandMadeMesh
 
-CODE = ("proxy.tls", "proxy.tls_context")
+CODE = ("proxy.tls.session", "proxy.tls.context")
 
 _REASONS = {
     CloseReason.NOT_TLS,

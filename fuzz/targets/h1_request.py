@@ -8,20 +8,20 @@ from collections.abc import Iterator
 import h11
 
 from fuzz.draw import Draw
-from proxy.http.h1_client import H1Client
-from proxy.http.h1_server import H1Server
+from proxy.http.h1.client import H1Client
+from proxy.http.h1.server import H1Server
 from proxy.http.message import Headers, RequestHead, ResponseHead
 from proxy.http.streams import Incoming
 from tests.support.http1 import Answer, Asked, Pool, Session
 from tests.support.memory_wire import MemoryWire
 
 CODE = (
-    "proxy.http.h1_request",
-    "proxy.http.h1_fields",
-    "proxy.http.h1_body",
-    "proxy.http.h1_server",
-    "proxy.http.h1_incoming",
-    "proxy.http.h1_text",
+    "proxy.http.h1.request",
+    "proxy.http.h1.fields",
+    "proxy.http.h1.body",
+    "proxy.http.h1.server",
+    "proxy.http.h1.incoming",
+    "proxy.http.h1.text",
 )
 _STATUS = {400, 408, 417, 426, 431, 501, 505}
 _MAX_HEAD_BYTES = 2_048

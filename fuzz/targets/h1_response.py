@@ -7,20 +7,20 @@ import h11
 
 from fuzz.draw import Draw
 from fuzz.targets.h1_request import _pieces
-from proxy.http.h1_client import H1Client
-from proxy.http.h1_server import H1Server
+from proxy.http.h1.client import H1Client
+from proxy.http.h1.server import H1Server
 from proxy.http.message import RequestHead, Version
 from proxy.model import CloseReason
 from tests.support.http1 import Answer, Pool, Session
 from tests.support.memory_wire import MemoryWire
 
 CODE = (
-    "proxy.http.h1_response",
-    "proxy.http.h1_fields",
-    "proxy.http.h1_body",
-    "proxy.http.h1_client",
-    "proxy.http.h1_outgoing",
-    "proxy.http.h1_text",
+    "proxy.http.h1.response",
+    "proxy.http.h1.fields",
+    "proxy.http.h1.body",
+    "proxy.http.h1.client",
+    "proxy.http.h1.outgoing",
+    "proxy.http.h1.text",
 )
 _REASONS = {CloseReason.BAD_RESPONSE, CloseReason.UPSTREAM_RESET}
 

@@ -10,21 +10,21 @@ from h2.events import DataReceived, ResponseReceived, StreamEnded, StreamReset, 
 
 from fuzz.draw import Draw
 from fuzz.http2_frames import COMMON, frames, pieces
-from proxy.http.h1_server import H1Server
-from proxy.http.h2_client import H2Client
-from proxy.http.h2_frames import settings
-from proxy.http.h2_server import H2Server
+from proxy.http.h1.server import H1Server
+from proxy.http.h2.client import H2Client
+from proxy.http.h2.frames import settings
+from proxy.http.h2.server import H2Server
 from proxy.http.message import RequestHead, Version
 from proxy.model import CloseReason
 from tests.support.http1 import Answer, Pool, Session
 from tests.support.memory_wire import MemoryWire
 
 CODE = (
-    "proxy.http.h2_connection",
-    "proxy.http.h2_engine",
-    "proxy.http.h2_client",
-    "proxy.http.h2_heads",
-    "proxy.http.h2_stream",
+    "proxy.http.h2.connection",
+    "proxy.http.h2.engine",
+    "proxy.http.h2.client",
+    "proxy.http.h2.heads",
+    "proxy.http.h2.stream",
 )
 _REASONS = {CloseReason.BAD_RESPONSE, CloseReason.UPSTREAM_RESET}
 _FIELDS = (

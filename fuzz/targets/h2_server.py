@@ -10,10 +10,10 @@ from h2.events import DataReceived, RequestReceived, StreamEnded, TrailersReceiv
 
 from fuzz.draw import Draw
 from fuzz.http2_frames import COMMON, frames, pieces
-from proxy.http.h1_client import H1Client
-from proxy.http.h2_client import H2Client
-from proxy.http.h2_frames import PREFACE, settings
-from proxy.http.h2_server import H2Server
+from proxy.http.h1.client import H1Client
+from proxy.http.h2.client import H2Client
+from proxy.http.h2.frames import PREFACE, settings
+from proxy.http.h2.server import H2Server
 from proxy.http.message import Headers, RequestHead, ResponseHead
 from proxy.http.streams import Incoming
 from proxy.model import CloseReason
@@ -21,13 +21,13 @@ from tests.support.http1 import Answer, Asked, Pool, Session
 from tests.support.memory_wire import MemoryWire
 
 CODE = (
-    "proxy.http.h2_connection",
-    "proxy.http.h2_engine",
-    "proxy.http.h2_frames",
-    "proxy.http.h2_heads",
-    "proxy.http.h2_header_lists",
-    "proxy.http.h2_server",
-    "proxy.http.h2_stream",
+    "proxy.http.h2.connection",
+    "proxy.http.h2.engine",
+    "proxy.http.h2.frames",
+    "proxy.http.h2.heads",
+    "proxy.http.h2.header_lists",
+    "proxy.http.h2.server",
+    "proxy.http.h2.stream",
 )
 _STATUS = {400, 417, 431, 501}
 _ENDS = {CloseReason.BAD_REQUEST, CloseReason.FLOOD, CloseReason.DRAIN, CloseReason.CLIENT_EOF}

@@ -7,14 +7,14 @@ import re
 from collections.abc import Callable, Iterator
 
 from fuzz.draw import Draw
-from proxy.http.asked import Asked
 from proxy.http.errors import BadRequest
 from proxy.http.message import RequestHead, Version
-from proxy.http.normalization import Elsewhere, normalized
-from proxy.http.permissions import compile_permissions
+from proxy.http.policy.asked import Asked
+from proxy.http.policy.normalization import Elsewhere, normalized
+from proxy.http.policy.permissions import compile_permissions
 from proxy.rules import Action, EscapedSlashes, Match, Normalization, Permission
 
-CODE = ("proxy.http.normalization", "proxy.http.readings", "proxy.http.permissions")
+CODE = ("proxy.http.policy.normalization", "proxy.http.policy.readings", "proxy.http.policy.permissions")
 
 _PIECES = (
     b"/", b"//", b".", b"..", b"%2e", b"%2F", b"%2f", b"%5C", b"\\", b";", b"%3b", b"%25", b"2e", b"2f", b"secret",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from fuzz.draw import Draw
-from proxy.identity import Identity
-from proxy.intentions import Permit, Policy
 from proxy.model import CloseReason, PeerBundle, ServiceName
+from proxy.policy.identity import Identity
+from proxy.policy.intentions import Permit, Policy
 from proxy.rules import Action, Intention
 
-CODE = ("proxy.intentions",)
+CODE = ("proxy.policy.intentions",)
 
 _HOME, _PEER = "home.consul", "peer.consul"
 _NAMES = ("web", "api", "*")

@@ -13,11 +13,11 @@ from jwt.algorithms import OKPAlgorithm
 
 from fuzz.draw import Draw
 from proxy.http.message import RequestHead, Version
-from proxy.http.token_keys import read_keys
-from proxy.http.tokens import Accepted, Verifier
+from proxy.http.policy.token_keys import read_keys
+from proxy.http.policy.tokens import Accepted, Verifier
 from proxy.rules import ClaimMatch, TokenLocation, TokenProvider
 
-CODE = ("proxy.http.tokens", "proxy.http.token_keys", "proxy.http.token_places")
+CODE = ("proxy.http.policy.tokens", "proxy.http.policy.token_keys", "proxy.http.policy.token_places")
 
 _KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 _PUBLIC: dict[str, Any] = OKPAlgorithm.to_jwk(_KEY.public_key(), as_dict=True)

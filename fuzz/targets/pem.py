@@ -6,9 +6,9 @@ from OpenSSL import SSL, crypto
 
 from plugin.assemble.pem import PEMError, read_authorities, read_certificates, read_private_key
 from proxy.errors import MaterialError
-from proxy.material import certificates_from_pem, present, trust
+from proxy.tls.material import certificates_from_pem, present, trust
 
-CODE = ("plugin.assemble.pem", "proxy.material")
+CODE = ("plugin.assemble.pem", "proxy.tls.material")
 
 
 def run(data: bytes) -> None:

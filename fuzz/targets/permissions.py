@@ -7,13 +7,13 @@ import itertools
 from collections.abc import Iterator
 
 from fuzz.draw import Draw
-from proxy.http.asked import Asked
 from proxy.http.message import Headers, RequestHead, Version
-from proxy.http.permissions import compile_permissions
-from proxy.http.readings import readings
+from proxy.http.policy.asked import Asked
+from proxy.http.policy.permissions import compile_permissions
+from proxy.http.policy.readings import readings
 from proxy.rules import Action, HeaderMatch, Match, Permission
 
-CODE = ("proxy.http.permissions", "proxy.http.asked", "proxy.http.readings")
+CODE = ("proxy.http.policy.permissions", "proxy.http.policy.asked", "proxy.http.policy.readings")
 
 _VALUE_MATCHES = (Match.EXACT, Match.PREFIX, Match.SUFFIX, Match.CONTAINS)
 _WORDS = ("", "a", "b", "ab", "ba", "B", "aB")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from urllib.parse import quote, unquote
 
-from proxy.identity import Identity, IdentityError, parse_spiffe_id
+from proxy.policy.identity import Identity, IdentityError, parse_spiffe_id
 
-CODE = ("proxy.identity",)
+CODE = ("proxy.policy.identity",)
 
 
 def run(data: bytes) -> None:

@@ -17,8 +17,8 @@ from plugin.admin.family import counter, gauge
 from plugin.admin.request_metrics import request_metrics
 from plugin.admin.service_metrics import service_metrics
 from plugin.admin.view import GatewayView
-from plugin.life import Phase
-from plugin.status import Status
+from plugin.answers.status import Status
+from plugin.process.life import Phase
 from plugin.workers.counters import MOST_SERVICES, MOST_SOURCES, Bound, Cardinality, Key, Sum, Totals
 from proxy.model import CloseReason
 

@@ -7,10 +7,10 @@ from typing import Protocol
 import msgspec
 
 from plugin.admin.view import WorkerConnection
-from plugin.certificates import CertificateList
+from plugin.answers.certificates import CertificateList
+from plugin.answers.traffic import Traffic
 from plugin.effective import Effective
 from plugin.events.ring import EventPage
-from plugin.traffic import Traffic
 
 
 class KillRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

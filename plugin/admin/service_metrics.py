@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from plugin.admin.family import gauge
-from plugin.status import Status
+from plugin.answers.status import Status
 from plugin.workers.counters import Bound, Dials, Totals
 from proxy.model import CloseReason
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from plugin.status import Status
+from plugin.answers.status import Status
 from plugin.workers.counters import Totals
 from proxy.messages import Connection
 

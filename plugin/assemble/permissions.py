@@ -21,7 +21,7 @@ from plugin.consul.strict import (
     shortened,
     understood,
 )
-from proxy.http.permissions import problem
+from proxy.http.policy.permissions import problem
 from proxy.rules import Action, ClaimMatch, HeaderMatch, Match, Permission, TokenRequirement
 
 # RFC 9110 section 5.6.2.

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection
 
 from plugin.audit.journal import Journal
 from plugin.workers.published import Published
-from proxy.intention_index import intention_text
 from proxy.model import Mesh, Service, ServiceName
+from proxy.policy.intention_index import intention_text
 from proxy.rules import Intention
 
 MOST_TOLD = 50

@@ -18,9 +18,9 @@ import msgspec
 
 from plugin.addresses import HostPort, socket_path
 from plugin.admin.token import read_secret
+from plugin.answers.status import Status
 from plugin.errors import ConfigError, GatewayError
-from plugin.runtime_dir import base_directory, gateway_directories, read_admin_address, read_admin_token
-from plugin.status import Status
+from plugin.process.runtime_dir import base_directory, gateway_directories, read_admin_address, read_admin_token
 
 TIMEOUT_S = 10.0
 Headers = Sequence[tuple[str, str]]

@@ -10,8 +10,8 @@ import msgspec
 from rich.markup import escape
 from rich.table import Column, Table
 
+from plugin.answers.certificates import CertificateList, CertificateStatus, expiring
 from plugin.assemble.durations import duration_s
-from plugin.certificates import CertificateList, CertificateStatus, expiring
 from plugin.cli import names
 from plugin.cli.admin_client import find
 from plugin.cli.gateway_options import gateway_options

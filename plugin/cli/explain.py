@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from plugin.admin.view import ConnectionList
+from plugin.answers.status import Status
 from plugin.cli.admin_client import fetch
 from plugin.cli.gateway_options import gateway_options
 from plugin.errors import ConfigError
 from plugin.explain.answer import Explanation, Recollected, State, Verdict
 from plugin.explain.past import connection_id, told, told_live
 from plugin.explain.request import header
-from plugin.status import Status
 from proxy.messages import Connection
 
 HEADER = "X-Asked-Header"

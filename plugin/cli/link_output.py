@@ -12,6 +12,7 @@ from typing import Any
 import click
 import msgspec
 
+from plugin.answers.status import Status
 from plugin.cli.admin_client import NotRunning, fetch
 from plugin.consul.client import ConsulClient
 from plugin.errors import ConsulForbidden
@@ -20,7 +21,6 @@ from plugin.linking.hcl import to_hcl
 from plugin.linking.plan import Plan
 from plugin.linking.writer import Outcome, carry_out, missing_rules
 from plugin.settings import ConsulSettings
-from plugin.status import Status
 
 EXIT_REFUSED = 1
 EXIT_PARTLY = 3

@@ -6,10 +6,10 @@ import click
 import msgspec
 from click.shell_completion import CompletionItem
 
+from plugin.answers.status import Status
+from plugin.answers.traffic import Traffic
 from plugin.cli.admin_client import find
 from plugin.errors import GatewayError
-from plugin.status import Status
-from plugin.traffic import Traffic
 
 _PATIENCE_S = 1.0
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from plugin.addresses import HostPort
+from plugin.answers.status import Status
 from plugin.cli.admin_client import fetch
 from plugin.cli.gateway_options import gateway_options
 from plugin.errors import ConfigError
@@ -22,7 +23,6 @@ from plugin.explain.caller import service_name
 from plugin.probing.answer import ProbeReport
 from plugin.probing.probe import Probe, Wish, read_update
 from plugin.settings import ConsulSettings
-from plugin.status import Status
 
 EXIT_BAD = 1
 _MARKS = {State.GOOD: "[green]ok[/]  ", State.NOTE: "[yellow]note[/]", State.BAD: "[red]no[/]  "}

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from plugin.answers.status import ServiceStatus, Status
 from plugin.cli.admin_client import fetch
 from plugin.spans import duration as duration
-from plugin.status import ServiceStatus, Status
 
 EXIT_NOT_READY = 1
 WIDTH_WITHOUT_TERMINAL = 200

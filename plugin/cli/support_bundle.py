@@ -16,7 +16,7 @@ from rich.table import Table
 from plugin.cli.admin_client import find
 from plugin.cli.gateway_options import gateway_options
 from plugin.cli.screen import console, size
-from plugin.runtime_dir import base_directory, gateway_directories
+from plugin.process.runtime_dir import base_directory, gateway_directories
 from plugin.support.bundle import Content, gather, parts, write
 from plugin.support.redaction import secrets_of
 

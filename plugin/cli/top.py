@@ -11,12 +11,12 @@ import msgspec
 from rich.markup import escape
 from rich.table import Column, Table
 
+from plugin.answers.traffic import Rates, Traffic, rates
 from plugin.cli import names
 from plugin.cli.admin_client import Found, find
 from plugin.cli.gateway_options import gateway_options
 from plugin.cli.screen import can_be_live, console, live, size
 from plugin.cli.seconds_option import seconds_option
-from plugin.traffic import Rates, Traffic, rates
 
 
 @click.command()

@@ -10,11 +10,11 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from plugin import tasks
 from plugin.consul.client import ConsulClient
 from plugin.consul.transport import Reply
 from plugin.consul.watch import News, Pause, Poll, Watch
 from plugin.errors import ConsulForbidden, GatewayError, NotTold, UnknownKind
+from plugin.process import tasks
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)

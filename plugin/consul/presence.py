@@ -22,7 +22,6 @@ import msgspec
 from tenacity import RetryCallState, Retrying, wait_fixed, wait_random_exponential
 from tenacity.wait import wait_base
 
-from plugin import tasks
 from plugin.consul import endpoints
 from plugin.consul.transport import Reply, Transport
 from plugin.errors import (
@@ -34,8 +33,9 @@ from plugin.errors import (
     ConsulUnavailable,
     GatewayError,
 )
-from proxy.identity import IdentityError, parse_spiffe_id
+from plugin.process import tasks
 from proxy.logs import emit
+from proxy.policy.identity import IdentityError, parse_spiffe_id
 
 logger = logging.getLogger(__name__)
 

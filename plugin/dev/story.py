@@ -12,11 +12,11 @@ from typing import Any
 
 import aiohttp
 
-from plugin import tasks
 from plugin.dev.gateway import Gateway
 from plugin.dev.processes import wait_until
 from plugin.dev.stage import Stage
 from plugin.errors import StartError
+from plugin.process import tasks
 
 _REQUEST_TIMEOUT_S = 15.0
 _RECORD_DEADLINE_S = 15.0

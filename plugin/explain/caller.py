@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from plugin.errors import ConfigError
-from proxy.identity import Identity, IdentityError, parse_spiffe_id
 from proxy.model import Mesh, ServiceName
+from proxy.policy.identity import Identity, IdentityError, parse_spiffe_id
 
 _UNENCODED = "$&+,:;=@"
-"""As Consul leaves it in the segment of a path: see :mod:`proxy.identity`."""
+"""As Consul leaves it in the segment of a path: see :mod:`proxy.policy.identity`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Walks one caller's way to one service, step by step, in the order in which the gateway looks.
 
 Pure: the state in force and a question in, sentences out. Whatever decides here is the code that decides in the workers
-(:class:`proxy.intentions.Policy`, :mod:`proxy.http.normalization`): nothing is decided anew.
+(:class:`proxy.policy.intentions.Policy`, :mod:`proxy.http.policy.normalization`): nothing is decided anew.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from plugin.explain.standing import Standing
 from plugin.spans import duration, point
 from proxy.http.errors import BadRequest
 from proxy.http.message import RequestHead
-from proxy.http.normalization import Elsewhere
-from proxy.intention_index import intention_text
-from proxy.intentions import Decision, Policy, Refusal, describe
+from proxy.http.policy.normalization import Elsewhere
 from proxy.model import Mesh, ServerName, Service
+from proxy.policy.intention_index import intention_text
+from proxy.policy.intentions import Decision, Policy, Refusal, describe
 from proxy.rules import Intention
 
 

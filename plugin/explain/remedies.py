@@ -15,9 +15,9 @@ from plugin.consul.api import IntentionMatch
 from plugin.explain.caller import Caller
 from plugin.explain.standing import Standing
 from plugin.linking.hcl import to_hcl
-from proxy.decision import Refusal
 from proxy.http.message import RequestHead
 from proxy.model import CloseReason, ServiceName
+from proxy.policy.decision import Refusal
 from proxy.rules import Action, Intention
 
 Remedies = tuple[tuple[str, ...], tuple[str, ...]]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from plugin.errors import ConfigError
 from proxy.http.message import Headers, RequestHead, Version
-from proxy.http.normalization import acceptable, normalized
+from proxy.http.policy.normalization import acceptable, normalized
 from proxy.rules import Normalization
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -52,7 +52,7 @@ def head_of(asked: Question, how: Normalization) -> RequestHead:
     """The head that is decided about.
 
     :raises proxy.http.errors.BadRequest: when the gateway would refuse it before policy is asked.
-    :raises proxy.http.normalization.Elsewhere: when the client would be sent elsewhere.
+    :raises proxy.http.policy.normalization.Elsewhere: when the client would be sent elsewhere.
     """
     given: Headers = [(name.encode(), value.encode("utf-8")) for name, value in asked.headers]
     authority = next((value for name, value in given if name == b"host"), asked.destination.encode())

@@ -1,7 +1,7 @@
 """A JSON Web Key Set (RFC 7517 section 5) as workers get it: the keys that can verify a signature, and no more.
 
-Pure. Which keys can is for those to say who will verify with them (:mod:`proxy.http.token_keys`). What a key says about
-its own certificates or its private half is left out, and no text quotes a key.
+Pure. Which keys can is for those to say who will verify with them (:mod:`proxy.http.policy.token_keys`). What a key
+says about its own certificates or its private half is left out, and no text quotes a key.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from plugin.consul.strict import NotUnderstood
-from proxy.http.token_keys import read_keys
+from proxy.http.policy.token_keys import read_keys
 
 LARGEST_BYTES = 1 << 20
 """Of a key set. A large provider's has some 20 KiB."""

@@ -15,7 +15,6 @@ import logging
 import random
 import time
 
-from plugin import tasks
 from plugin.consul import endpoints
 from plugin.consul.api import LeafCertificate, Roots
 from plugin.consul.client import ConsulClient, decode
@@ -25,9 +24,10 @@ from plugin.errors import ConsulForbidden, ConsulRejected, ConsulUnavailable, Ga
 from plugin.observe.leaves import KnownLeaf, convert
 from plugin.observe.slots import Slot
 from plugin.observe.store import FactStore
-from proxy.identity import parse_spiffe_id
+from plugin.process import tasks
 from proxy.logs import emit
 from proxy.model import Leaf, ServiceName
+from proxy.policy.identity import parse_spiffe_id
 
 logger = logging.getLogger(__name__)
 

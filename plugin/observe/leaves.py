@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from plugin.consul.api import LeafCertificate, Roots
 from plugin.errors import ConsulUnavailable
-from proxy.identity import IdentityError, parse_spiffe_id
 from proxy.model import Leaf
+from proxy.policy.identity import IdentityError, parse_spiffe_id
 
 _UNREADABLE = (
     ValueError,

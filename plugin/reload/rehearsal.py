@@ -16,10 +16,10 @@ from collections import deque
 
 import msgspec
 
+from plugin.process.tasks import spawn
 from plugin.reload import program
 from plugin.reload.door import NotReloaded
 from plugin.reload.messages import Briefing, Rehearsed, Request
-from plugin.tasks import spawn
 
 _MARGIN_S = 15.0
 """For starting and ending the process itself."""

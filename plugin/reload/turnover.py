@@ -17,14 +17,14 @@ import msgspec
 from plugin.admin.app import AdminServer
 from plugin.audit.journal import Journal
 from plugin.errors import GatewayError
-from plugin.life import Life, Phase
-from plugin.notify import ServiceManager
+from plugin.process.life import Life, Phase
+from plugin.process.notify import ServiceManager
+from plugin.process.runtime_dir import RuntimeDirectory
 from plugin.registration import Registration
 from plugin.reload import inheritance, program
 from plugin.reload.door import Door, NotReloaded
 from plugin.reload.messages import Answer, Briefing, Inheritance, Rehearsed, Request
 from plugin.reload.rehearsal import Rehearsal
-from plugin.runtime_dir import RuntimeDirectory
 from plugin.settings import GatewaySettings
 from plugin.workers.pool import Workers
 from proxy.logs import emit

@@ -10,12 +10,12 @@ from plugin.explain.caller import Caller
 from plugin.simulate.answer import Access, AccessChange, RequestChange, ServiceChange
 from proxy.http.errors import BadRequest
 from proxy.http.message import RequestHead, Version
-from proxy.http.normalization import Elsewhere, normalized
-from proxy.http.permissions import described
-from proxy.identity import Identity
-from proxy.intention_index import ANY, intention_text
-from proxy.intentions import Permit, Policy, Refusal, describe
+from proxy.http.policy.normalization import Elsewhere, normalized
+from proxy.http.policy.permissions import described
 from proxy.model import Mesh, Service, ServiceName
+from proxy.policy.identity import Identity
+from proxy.policy.intention_index import ANY, intention_text
+from proxy.policy.intentions import Permit, Policy, Refusal, describe
 from proxy.rules import Intention
 
 _RANK = {"none": 0, "denied": 0, "by_request": 1, "allowed": 2}

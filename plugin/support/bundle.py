@@ -17,11 +17,11 @@ from pathlib import Path
 
 import msgspec
 
+from plugin.answers.status import Status
 from plugin.check import check_gateway
 from plugin.consul.client import ConsulClient
 from plugin.errors import ConfigError, GatewayError
 from plugin.settings import ConsulSettings
-from plugin.status import Status
 from plugin.support.processes import process_facts
 from plugin.support.redaction import redacted
 from plugin.version import version_text

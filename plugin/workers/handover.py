@@ -15,7 +15,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from plugin.runtime_dir import RuntimeDirectory
+from plugin.process.runtime_dir import RuntimeDirectory
 from plugin.workers.sockets import is_listening
 from proxy.errors import FrameError
 from proxy.frames import ControlFrames

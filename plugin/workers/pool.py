@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 
 from plugin.addresses import HostPort
 from plugin.errors import StartError
-from plugin.runtime_dir import RuntimeDirectory
-from plugin.tasks import spawn
+from plugin.process.runtime_dir import RuntimeDirectory
+from plugin.process.tasks import spawn
 from plugin.workers import process
 from plugin.workers.counters import Totals, totals
 from plugin.workers.handover import Orphan, adopt, find_orphans

@@ -9,7 +9,7 @@ import textwrap
 from cryptography import x509
 
 from proxy.http.forward import client_certificate_element
-from proxy.identity import Identity
+from proxy.policy.identity import Identity
 
 
 class Caller:

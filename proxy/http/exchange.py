@@ -25,21 +25,21 @@ from proxy.http.forward import new_request_id, response_for
 from proxy.http.hash_key import hash_key
 from proxy.http.message import Data, Headers, ResponseHead
 from proxy.http.nobody import NOBODY
-from proxy.http.normalization import Elsewhere
+from proxy.http.policy.normalization import Elsewhere
 from proxy.http.reach import Search, take
 from proxy.http.replies import Reply
 from proxy.http.request_life import RequestLife
 from proxy.http.retry import may_repeat, repeatable
 from proxy.http.streams import Incoming, Outgoing
-from proxy.intentions import Permit, Refusal
 from proxy.model import CloseReason, Endpoint
-from proxy.timers import Timer
+from proxy.policy.intentions import Permit, Refusal
+from proxy.sockets.timers import Timer
 
 if TYPE_CHECKING:
-    from proxy.balance import EndpointSet
     from proxy.http.pool import Member
     from proxy.http.session import HTTPSession
     from proxy.routes import Route
+    from proxy.upstream.balance import EndpointSet
 
 _OF_THE_CLIENT = frozenset({CloseReason.CLIENT_RESET, CloseReason.CLIENT_EOF})
 _MOST_REPEATS = 2

@@ -14,7 +14,7 @@ import re
 import time
 
 from proxy.http.message import Header, Headers, RequestHead, ResponseHead
-from proxy.http.tokens import Accepted
+from proxy.http.policy.tokens import Accepted
 
 CLIENT_CERTIFICATE = b"x-forwarded-client-cert"
 REQUEST_ID = b"x-request-id"
@@ -98,7 +98,7 @@ def request_for(
     :param request_id: of a request that brought none.
     :param scheme: of the connection to the external service.
     :param tokens: that the request brought, and that were asked for.
-    :param reserved: names that only the gateway writes (:attr:`proxy.intentions.Policy.reserved_headers`).
+    :param reserved: names that only the gateway writes (:attr:`proxy.policy.intentions.Policy.reserved_headers`).
     """
     headers: Headers = []
     certificates: list[bytes] = []

@@ -18,14 +18,14 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from proxy.ejection import Place
 from proxy.http.message import RequestHead
 from proxy.http.streams import ClientConnection, Outgoing, OutgoingEvents
 from proxy.model import Endpoint, Keepalive, ServiceName
+from proxy.upstream.ejection import Place
 
 if TYPE_CHECKING:
-    from proxy.dial import Target
-    from proxy.tls_context import UpstreamContext
+    from proxy.tls.context import UpstreamContext
+    from proxy.upstream.dial import Target
 
 IDLE_S = 30.0
 FRESH_S = 4.0

@@ -10,17 +10,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from proxy.alpn import HTTP1, HTTP2, OVER_HTTP2
+from proxy.http.ending import Ending
 from proxy.http.errors import loss_of_client
-from proxy.http.h1_client import H1Client
-from proxy.http.h1_ending import Ending
-from proxy.http.h1_server import HEAD_TIMEOUT_S, IDLE_TIMEOUT_S, H1Server
-from proxy.http.h2_client import H2Client
-from proxy.http.h2_frames import PREFACE
-from proxy.http.h2_server import H2Server
+from proxy.http.h1.client import H1Client
+from proxy.http.h1.server import HEAD_TIMEOUT_S, IDLE_TIMEOUT_S, H1Server
+from proxy.http.h2.client import H2Client
+from proxy.http.h2.frames import PREFACE
+from proxy.http.h2.server import H2Server
 from proxy.http.streams import ClientConnection, ClientEvents, ServerConnection, ServerEvents
 from proxy.http.wire import Wire
 from proxy.model import CloseReason, HTTPSettings, Service
+from proxy.tls.alpn import HTTP1, HTTP2, OVER_HTTP2
 
 
 def open_server(wire: Wire, events: ServerEvents, service: Service) -> ServerConnection:

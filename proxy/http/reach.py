@@ -1,7 +1,7 @@
 """From a request that may pass to a connection that takes it: one that is kept, or a new one.
 
-Endpoints are tried in the balancer's order. Nothing is dialled without a :class:`proxy.intentions.Permit`, and nothing
-of the request has been sent while this lasts, so going on to another endpoint is always safe.
+Endpoints are tried in the balancer's order. Nothing is dialled without a :class:`proxy.policy.intentions.Permit`, and
+nothing of the request has been sent while this lasts, so going on to another endpoint is always safe.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
-from proxy.dial import Report, Target, attempt, learn
 from proxy.errors import UpstreamError
 from proxy.http.pool import Key, Member, ServicePool, key_of
 from proxy.http.protocol import open_client
-from proxy.intentions import Permit
 from proxy.model import CloseReason, Endpoint
-from proxy.steps import Cancelled, Steps
-from proxy.tcp_connect import Failures
+from proxy.policy.intentions import Permit
+from proxy.sockets.steps import Cancelled, Steps
+from proxy.sockets.tcp_connect import Failures
+from proxy.upstream.dial import Report, Target, attempt, learn
 
 if TYPE_CHECKING:
-    from proxy.channel import Channel
     from proxy.dataplane import DataPlane
     from proxy.routes import ServiceState
+    from proxy.sockets.channel import Channel
 
 
 _MOST_CROWDED = 4

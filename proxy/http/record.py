@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proxy.access_record import AccessRecord, timestamp
-from proxy.intentions import Permit
 from proxy.messages import LiveRequest
 from proxy.model import CloseReason
+from proxy.policy.intentions import Permit
+from proxy.records.access_record import AccessRecord, timestamp
 
 if TYPE_CHECKING:
     from proxy.http.exchange import Exchange

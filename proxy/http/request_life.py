@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from proxy.http.message import RequestHead, ResponseHead
-from proxy.intentions import Decision
 from proxy.model import CloseReason, Endpoint
+from proxy.policy.intentions import Decision
 
 
 class RequestLife:

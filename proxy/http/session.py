@@ -16,20 +16,20 @@ from proxy.http.caller import Caller
 from proxy.http.exchange import Exchange, Phase
 from proxy.http.forward import request_for, trailers_of_request
 from proxy.http.message import Headers, RequestHead
-from proxy.http.normalization import acceptable, normalized
+from proxy.http.policy.normalization import acceptable, normalized
 from proxy.http.protocol import open_server
 from proxy.http.record import described
 from proxy.http.streams import Incoming, IncomingEvents, ServerConnection
-from proxy.intentions import Decision, Permit, describe
 from proxy.messages import MOST_LIVE_REQUESTS, LiveRequest
 from proxy.model import CloseReason, Endpoint
-from proxy.timers import Timer
+from proxy.policy.intentions import Decision, Permit, describe
+from proxy.sockets.timers import Timer
 
 if TYPE_CHECKING:
     from proxy.carrier import Carrier
-    from proxy.channel import Channel
     from proxy.dataplane import DataPlane
     from proxy.routes import Route
+    from proxy.sockets.channel import Channel
 
 _QUIET_S = 300.0
 """An exchange in which nothing moves for so long is ended, as Envoy does (``stream_idle_timeout``), unless the service
@@ -134,7 +134,7 @@ class HTTPSession:
         )
 
     def describe(self, decision: Decision) -> str:
-        """:func:`proxy.intentions.describe`, remembered: the same decision is made again and again."""
+        """:func:`proxy.policy.intentions.describe`, remembered: the same decision is made again and again."""
         if self._described[0] is not decision:
             self._described = decision, describe(decision)
         return self._described[1]

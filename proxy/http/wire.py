@@ -12,10 +12,10 @@ import contextlib
 from collections.abc import Iterator
 from typing import Protocol
 
-from proxy.channel import END, READ_SIZE, Buffers, Channel
 from proxy.errors import PeerError, UpstreamError
 from proxy.http.message import Data
-from proxy.poller import Callback, Poller
+from proxy.sockets.channel import END, READ_SIZE, Buffers, Channel
+from proxy.sockets.poller import Callback, Poller
 
 _READS_PER_WAKE = 4
 _COALESCED = 16 * 1024

@@ -14,13 +14,13 @@ from plugin.admin.explain_pages import add_explaining
 from plugin.admin.operations_view import KillReport, KillRequest
 from plugin.admin.simulate_pages import add_simulating
 from plugin.admin.view import ConnectionList
-from plugin.certificates import CertificateList
+from plugin.answers.certificates import CertificateList
+from plugin.answers.status import Status
+from plugin.answers.traffic import Traffic
 from plugin.effective import Effective
 from plugin.events.ring import EventPage
 from plugin.explain.answer import Explanation, Recollected
 from plugin.simulate.answer import Simulation
-from plugin.status import Status
-from plugin.traffic import Traffic
 from scripts.reference.fields import described, in_json, name_of, structures_in
 from scripts.reference.text import code, prose, table
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from proxy.access_record import AccessRecord
-from proxy.audit_log import AuditRecord
+from proxy.records.access_record import AccessRecord
+from proxy.records.audit_log import AuditRecord
 from scripts.reference.fields import described, in_json
 from scripts.reference.text import code, table
 

@@ -9,7 +9,7 @@ from prometheus_client.core import Metric
 
 from plugin.admin.metrics import GatewayCollector
 from plugin.admin.view import GatewayView
-from plugin.status import RegistrationStatus, Status
+from plugin.answers.status import RegistrationStatus, Status
 from plugin.workers.counters import Totals
 from scripts.reference.text import table
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from plugin.dev.external import ExternalService, echo
-from plugin.tasks import spawn
+from plugin.process.tasks import spawn
 from proxy.rules import Action
 from tests.support.eventually import eventually
 from tests.support.mesh import HandMadeMesh, connected, sni

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from plugin.dev.external import ExternalService, echo
-from proxy.ejection import FAILURES
 from proxy.messages import DialCount
+from proxy.upstream.ejection import FAILURES
 from tests.support.eventually import eventually
 from tests.support.mesh import HandMadeMesh, allow, connected, sni
 from tests.support.ports import shared_port

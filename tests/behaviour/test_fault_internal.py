@@ -11,15 +11,15 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from proxy.access_log import AccessLog
-from proxy.channel import TLSChannel
 from proxy.dataplane import DataPlane
-from proxy.handshake import accept
-from proxy.listener import Listener
 from proxy.messages import Limits, Update
 from proxy.model import CloseReason
-from proxy.poller import Poller
+from proxy.records.access_log import AccessLog
 from proxy.rules import Action
+from proxy.sockets.channel import TLSChannel
+from proxy.sockets.listener import Listener
+from proxy.sockets.poller import Poller
+from proxy.tls.handshake import accept
 from tests.support.eventually import eventually
 from tests.support.mesh import EchoServer, HandMadeMesh, connected, sni
 
@@ -113,7 +113,7 @@ def test_in_the_handshake(
             raise MemoryError
         await accept(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("proxy.handshake.accept", failing)
+    monkeypatch.setattr("proxy.tls.handshake.accept", failing)
 
     async def story(poller: Poller) -> None:
         context = mesh.client_context(mesh.leaf("web"))

@@ -11,16 +11,16 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from proxy.access_log import AccessLog
 from proxy.dataplane import DataPlane
 from proxy.http.exchange import Exchange
-from proxy.http.h1_incoming import H1Incoming
-from proxy.http.h1_outgoing import H1Outgoing
+from proxy.http.h1.incoming import H1Incoming
+from proxy.http.h1.outgoing import H1Outgoing
 from proxy.http.pool import ServicePool
-from proxy.listener import Listener
 from proxy.messages import Limits, Update
 from proxy.model import CloseReason, Service
-from proxy.poller import Poller
+from proxy.records.access_log import AccessLog
+from proxy.sockets.listener import Listener
+from proxy.sockets.poller import Poller
 from tests.support.eventually import eventually
 from tests.support.http_backend import HTTPBackend, Received
 from tests.support.http_client import http_client

@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 from plugin.dev.external import ExternalService, echo
-from proxy.ejection import FAILURES
 from proxy.messages import AccessLogTarget, Recall, Recollection
 from proxy.model import ServiceName
+from proxy.upstream.ejection import FAILURES
 from tests.support.eventually import eventually
 from tests.support.mesh import HandMadeMesh, alert_of, allow, connected, deny, sni
 from tests.support.ports import shared_port

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from plugin.dev.external import ExternalService, echo
-from proxy.ejection import FAILURES
 from proxy.messages import DialCount
+from proxy.upstream.ejection import FAILURES
 from tests.support.eventually import eventually
 from tests.support.mesh import HandMadeMesh, allow, connected, sni
 from tests.support.process_limits import descriptors_left

@@ -14,8 +14,8 @@ import pytest
 
 from plugin.addresses import HostPort
 from plugin.errors import StartError
-from plugin.runtime_dir import RuntimeDirectory
-from plugin.tasks import spawn
+from plugin.process.runtime_dir import RuntimeDirectory
+from plugin.process.tasks import spawn
 from plugin.workers.pool import Workers, WorkerSettings, restart_delay_s
 from plugin.workers.process import worker_command
 from plugin.workers.published import Published

@@ -15,8 +15,8 @@ from plugin.dev.consul_agent import ConsulAgent
 from plugin.dev.external import ExternalService, echo
 from plugin.dev.gateway import Gateway
 from plugin.errors import StartError
+from plugin.process.tasks import spawn
 from plugin.settings import ConsulSettings
-from plugin.tasks import spawn
 from tests.support.eventually import SCALE, eventually
 from tests.support.linking import Links, dial, kept_out, let_in, serves, service_status
 from tests.support.mesh_client import MeshClient

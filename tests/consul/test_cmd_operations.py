@@ -23,7 +23,7 @@ from plugin.dev.consul_agent import ConsulAgent
 from plugin.dev.external import ExternalService, echo
 from plugin.dev.gateway import Gateway
 from plugin.dev.pki import Authority
-from plugin.tasks import spawn
+from plugin.process.tasks import spawn
 from tests.support.command import ROOT, Said, consul_tgw
 from tests.support.eventually import eventually
 from tests.support.linking import Links, dial, let_in, serves

@@ -13,7 +13,7 @@ from plugin.dev.external import ExternalService, echo
 from plugin.dev.gateway import Gateway
 from plugin.dev.pki import Authority
 from plugin.errors import StartError
-from plugin.tasks import spawn
+from plugin.process.tasks import spawn
 from tests.support.eventually import eventually
 from tests.support.linking import Links, dial, kept_out, let_in, serves, service_status
 from tests.support.mesh_client import MeshClient

@@ -14,9 +14,9 @@ from plugin.assemble.server_names import service_sni
 from plugin.consul.api import HealthEntry, IntentionMatch
 from plugin.dev.consul_agent import ConsulAgent
 from plugin.errors import ConsulRejected, ConsulUnavailable
-from proxy.identity import Identity, parse_spiffe_id
-from proxy.intentions import Permit, Policy
 from proxy.model import ServiceName
+from proxy.policy.identity import Identity, parse_spiffe_id
+from proxy.policy.intentions import Permit, Policy
 from proxy.rules import Action
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

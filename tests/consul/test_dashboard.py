@@ -22,10 +22,10 @@ from plugin.admin.app import build_app
 from plugin.admin.guard import Access
 from plugin.admin.token import AdminToken
 from plugin.admin.view import ConnectionList
+from plugin.answers.status import EndpointStatus, ServiceStatus, Status
 from plugin.dev.consul_agent import ConsulAgent
 from plugin.dev.external import ExternalService, echo, hello
 from plugin.dev.gateway import Gateway
-from plugin.status import EndpointStatus, ServiceStatus, Status
 from plugin.workers.counters import Sum, Totals
 from tests.support.browser import Browser
 from tests.support.eventually import SCALE, eventually

@@ -18,7 +18,7 @@ from plugin.dev.external import ExternalService, echo
 from plugin.dev.gateway import Gateway
 from plugin.dev.processes import free_ports
 from plugin.errors import StartError
-from plugin.tasks import spawn
+from plugin.process.tasks import spawn
 from tests.support.eventually import SCALE, eventually
 from tests.support.linking import Links, dial, let_in, sample, serves
 from tests.support.mesh_client import MeshClient

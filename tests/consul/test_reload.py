@@ -24,7 +24,7 @@ from plugin.dev.consul_agent import ConsulAgent
 from plugin.dev.external import ExternalService, echo
 from plugin.dev.gateway import Gateway
 from plugin.dev.processes import free_ports
-from plugin.tasks import spawn
+from plugin.process.tasks import spawn
 from proxy.messages import PROTOCOL_VERSION
 from tests.support.command import ROOT, Said, consul_tgw
 from tests.support.eventually import SCALE, eventually

@@ -14,8 +14,8 @@ from plugin.check import check_gateway
 from plugin.dev.consul_agent import ConsulAgent
 from plugin.dev.external import ExternalService, echo
 from plugin.dev.gateway import Gateway
+from plugin.process.tasks import spawn
 from plugin.settings import ConsulSettings
-from plugin.tasks import spawn
 from tests.support.eventually import eventually
 from tests.support.linking import Links, dial, kept_out, let_in, serves
 from tests.support.mesh_client import MeshClient, MeshConnection

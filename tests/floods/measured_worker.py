@@ -19,7 +19,7 @@ from typing import Any
 
 from proxy import worker
 from proxy.confinement import Confinement
-from proxy.poller import Poller
+from proxy.sockets.poller import Poller
 
 _HELD = {"Carrier", "Relay", "Steps", "ServerSession", "UpstreamSession", "TLSChannel", "TCPChannel", "_Direction"}
 _HELD |= {"HTTPSession", "Exchange", "Wire", "H1Server", "H1Incoming", "H1Client", "H1Outgoing"}

@@ -19,9 +19,9 @@ import pytest
 from plugin.dev.external import load_key_pair
 from plugin.dev.pki import Authority
 from proxy import tcp_carriage
-from proxy.intentions import Policy
 from proxy.model import CloseReason, UpstreamTLS
-from proxy.tls import ServerSession, TLSSession, UpstreamSession
+from proxy.policy.intentions import Policy
+from proxy.tls.session import ServerSession, TLSSession, UpstreamSession
 from tests.support.mesh import HandMadeMesh, allow, sni
 from tests.support.plane import Peer, PlaneUnderTest
 

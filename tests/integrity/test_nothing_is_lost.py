@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import pytest
 import pytest_asyncio
 
-from plugin.tasks import spawn
+from plugin.process.tasks import spawn
 from soak import chaos
 from soak.invariants import Watch
 from soak.ledger import Ledger

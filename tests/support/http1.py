@@ -9,16 +9,16 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from proxy.channel import Buffers, TCPChannel
 from proxy.errors import UpstreamError
-from proxy.http.h1_client import H1Client
-from proxy.http.h1_outgoing import H1Outgoing
-from proxy.http.h1_server import H1Server
+from proxy.http.h1.client import H1Client
+from proxy.http.h1.outgoing import H1Outgoing
+from proxy.http.h1.server import H1Server
 from proxy.http.message import Data, Headers, RequestHead, ResponseHead, Version
 from proxy.http.streams import ClientConnection, Incoming, IncomingEvents
 from proxy.http.wire import Turn, Wire, WireOwner
 from proxy.model import CloseReason
-from proxy.poller import Poller
+from proxy.sockets.channel import Buffers, TCPChannel
+from proxy.sockets.poller import Poller
 from tests.support.eventually import SCALE
 from tests.support.plane import Peer
 

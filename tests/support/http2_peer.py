@@ -12,7 +12,7 @@ from h2.events import DataReceived, Event
 from hpack.hpack import Decoder, Encoder
 from hyperframe.frame import ContinuationFrame, Frame, HeadersFrame, SettingsFrame
 
-from proxy.http.h2_frames import PREFACE
+from proxy.http.h2.frames import PREFACE
 from tests.support.http_sides import Bench
 
 AnyEvent = TypeVar("AnyEvent", bound=Event)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from hyperframe.frame import GoAwayFrame
 
-from proxy.http.h2_server import H2Server
+from proxy.http.h2.server import H2Server
 from tests.support.http2_peer import GET, POST, RawPeer, block
 from tests.support.http_sides import Bench, Exchange, Session
 

@@ -7,13 +7,13 @@ import socket
 import time
 from collections.abc import Callable
 
-from proxy.channel import Buffers, TCPChannel
 from proxy.errors import UpstreamError
 from proxy.http.message import Data, Headers, RequestHead, ResponseHead
 from proxy.http.streams import ClientConnection, Incoming, IncomingEvents
 from proxy.http.wire import Turn, Wire, WireOwner
 from proxy.model import CloseReason
-from proxy.poller import Poller
+from proxy.sockets.channel import Buffers, TCPChannel
+from proxy.sockets.poller import Poller
 from tests.support.eventually import SCALE
 
 DEADLINE_S = 10.0 * SCALE

@@ -16,14 +16,14 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from proxy.access_log import AccessLog
 from proxy.carrier import Carrier
 from proxy.connection import State
 from proxy.dataplane import DataPlane
-from proxy.listener import Listener
 from proxy.messages import Limits, Update
 from proxy.model import CloseReason
-from proxy.poller import Poller
+from proxy.records.access_log import AccessLog
+from proxy.sockets.listener import Listener
+from proxy.sockets.poller import Poller
 from tests.support.eventually import SCALE
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)

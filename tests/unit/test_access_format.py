@@ -9,9 +9,9 @@ import pytest
 
 from plugin.assemble.access_logs import access_log_choice
 from plugin.consul.api import AccessLogs
-from proxy.access_format import render, start_time
-from proxy.access_record import AccessRecord
 from proxy.http.message import RequestHead, ResponseHead, Version
+from proxy.records.access_format import render, start_time
+from proxy.records.access_record import AccessRecord
 
 OPENED_AT_S = 1_700_000_000.25
 SERVER_NAME = "db.default.dc1.internal.x.consul"

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from proxy.access_log import AccessLog
-from proxy.access_record import AccessRecord, timestamp
 from proxy.model import AccessLogFormat, LogPart
+from proxy.records.access_log import AccessLog
+from proxy.records.access_record import AccessRecord, timestamp
 
 
 def record(number: int, **fields: Any) -> AccessRecord:
@@ -71,7 +71,7 @@ def test_a_blocked_pipe_blocks_no_writer_and_the_loss_is_told(pipe: tuple[int, i
 
 
 def test_long_lines_are_bounded_by_their_bytes(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.outlet.MOST_BYTES_WAITING", 1_000_000)
+    monkeypatch.setattr("proxy.records.outlet.MOST_BYTES_WAITING", 1_000_000)
     log = AccessLog(pipe[1])
     for number in range(200):
         log.write(record(number, detail="x" * 60_000), 0.0)

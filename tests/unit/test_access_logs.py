@@ -6,8 +6,8 @@ import pytest
 
 from plugin.assemble.access_logs import OPERATORS, access_log_choice
 from plugin.consul.api import AccessLogs
-from proxy import access_format
 from proxy.model import LogPart
+from proxy.records import access_format
 
 
 def test_workers_know_every_operator_that_is_handed_to_them() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.access_record import timestamp
+from proxy.records.access_record import timestamp
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from plugin import activation
 from plugin.addresses import HostPort
 from plugin.errors import StartError
+from plugin.process import activation
 from plugin.workers.sockets import bound_address, listen
 
 FIRST = 500

@@ -20,8 +20,8 @@ from plugin.admin.guard import Access
 from plugin.admin.metrics import GatewayCollector, exposition
 from plugin.admin.token import VARIABLE, AdminToken, read_secret
 from plugin.admin.view import ConnectionList
+from plugin.answers.status import RegistrationStatus, ServiceStatus, Status, WatchStatus, WorkerStatus
 from plugin.errors import ConfigError, StartError
-from plugin.status import RegistrationStatus, ServiceStatus, Status, WatchStatus, WorkerStatus
 from plugin.workers.counters import Dials, Sum, Totals
 
 READY = Status(

@@ -11,10 +11,10 @@ import pytest
 from plugin.dev.pki import Authority
 from proxy.messages import Update
 from proxy.model import HTTPSettings, Service, ServiceName, UpstreamTLS
-from proxy.openssl import Buffer
 from proxy.routes import RouteTable
 from proxy.rules import Action
-from proxy.tls import ServerSession, TLSSession, UpstreamSession
+from proxy.tls.openssl import Buffer
+from proxy.tls.session import ServerSession, TLSSession, UpstreamSession
 from tests.support.mesh import HandMadeMesh, sni
 
 SCRATCH = Buffer(262_144)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from proxy import audit_log
-from proxy.audit_log import AuditLog
 from proxy.connection import ConnectionLife
-from proxy.decision import Refusal
 from proxy.model import CloseReason
+from proxy.policy.decision import Refusal
+from proxy.records import audit_log
+from proxy.records.audit_log import AuditLog
 
 DECISION = Refusal(CloseReason.DENIED, None, "nobody is let in")
 """What it holds is all that matters here; who was let in has a Permit, which only a policy makes."""

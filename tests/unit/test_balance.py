@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.balance import ATTEMPTS, EndpointSet
-from proxy.ejection import FAILURES, FIRST_S, TRIAL_S
 from proxy.errors import UpstreamError
 from proxy.model import Balance, BalancePolicy, CloseReason, Endpoint, HashPolicy, HashSource
+from proxy.upstream.balance import ATTEMPTS, EndpointSet
+from proxy.upstream.ejection import FAILURES, FIRST_S, TRIAL_S
 from tests.support.clock import Clock
 
 SOURCE_IP = (HashPolicy(HashSource.SOURCE_IP),)

@@ -17,11 +17,11 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPri
 from OpenSSL import crypto
 
 from plugin.dev.pki import Authority, KeyPair
-from proxy import client_trust
-from proxy.client_trust import ClientTrust
 from proxy.errors import PeerError
 from proxy.model import CloseReason
-from proxy.tls_context import FrontContext, ServiceContext
+from proxy.tls import client_trust
+from proxy.tls.client_trust import ClientTrust
+from proxy.tls.context import FrontContext, ServiceContext
 from tests.support.mesh import TRUST_DOMAIN, HandMadeMesh, sni
 from tests.unit.test_tls import front_of, handshake
 

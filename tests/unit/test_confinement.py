@@ -91,7 +91,7 @@ _VERIFIES = """
 import json, sys
 import proxy.worker
 from proxy.confinement import Confinement, confine
-from proxy.http.token_keys import read_keys
+from proxy.http.policy.token_keys import read_keys
 
 given = json.load(sys.stdin)
 confine(Confinement())

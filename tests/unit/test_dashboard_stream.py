@@ -23,7 +23,7 @@ from plugin.admin.dashboard.rates import Latencies, Rates
 from plugin.admin.dashboard.remedies import REFUSALS, remedy
 from plugin.admin.dashboard.stream import MOST_LISTENERS, Stream
 from plugin.admin.view import ConnectionList
-from plugin.status import EndpointStatus, ServiceStatus, Status
+from plugin.answers.status import EndpointStatus, ServiceStatus, Status
 from plugin.workers.counters import Durations, Sum, Totals
 from proxy.messages import DURATION_BOUNDS_S
 from tests.support.eventually import SCALE, eventually

@@ -12,21 +12,21 @@ import pytest
 
 from plugin.dev.external import ExternalService, banner_first, echo
 from plugin.dev.pki import Authority
-from proxy import tcp_connect
-from proxy.balance import EndpointSet
-from proxy.channel import Buffers, Channel
-from proxy.dial import Target, _set_options, dial
-from proxy.ejection import FAILURES
 from proxy.errors import UpstreamError
-from proxy.identity import Identity
-from proxy.intentions import Permit, Policy
 from proxy.model import Balance, CloseReason, Endpoint, Keepalive, Leaf, Mesh, Service, ServiceName, UpstreamTLS
-from proxy.poller import Poller
-from proxy.rivals import Rivals
+from proxy.policy.identity import Identity
+from proxy.policy.intentions import Permit, Policy
 from proxy.rules import Action
-from proxy.steps import Steps
-from proxy.tcp_connect import Failures
-from proxy.tls_context import UpstreamContext
+from proxy.sockets import tcp_connect
+from proxy.sockets.channel import Buffers, Channel
+from proxy.sockets.poller import Poller
+from proxy.sockets.steps import Steps
+from proxy.sockets.tcp_connect import Failures
+from proxy.tls.context import UpstreamContext
+from proxy.upstream.balance import EndpointSet
+from proxy.upstream.dial import Target, _set_options, dial
+from proxy.upstream.ejection import FAILURES
+from proxy.upstream.rivals import Rivals
 from tests.support.eventually import eventually
 from tests.support.ports import deaf, shared_port
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.ejection import FAILURES, FIRST_S, FORGET_S, LONGEST_S, TRIAL_S, Ejections
 from proxy.model import Endpoint
+from proxy.upstream.ejection import FAILURES, FIRST_S, FORGET_S, LONGEST_S, TRIAL_S, Ejections
 from tests.support.clock import Clock
 
 A, B, C = (Endpoint(f"10.0.0.{number}", 80) for number in (1, 2, 3))

@@ -10,7 +10,7 @@ from plugin.events.ring import MOST_CHANGES, Change, EventRing
 from plugin.events.updates import UpdateStory
 from plugin.events.words import MOST_INTENTIONS, mesh_differences, service_differences
 from plugin.facts import Fact, MeshFacts, ServiceFacts
-from plugin.tasks import spawn
+from plugin.process.tasks import spawn
 from proxy import logs
 from proxy.model import Endpoint, ServerName, ServiceName, UpstreamTLS
 from proxy.rules import Action, Permission

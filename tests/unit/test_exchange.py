@@ -9,20 +9,20 @@ from typing import Any, cast
 
 import pytest
 
-from proxy.balance import EndpointSet
-from proxy.dial import Target
 from proxy.errors import UpstreamError
 from proxy.http.exchange import Exchange, Phase
 from proxy.http.message import UNKNOWN_LENGTH, Data, Headers, RequestHead, ResponseHead, Version
 from proxy.http.session import HTTPSession
 from proxy.http.streams import OutgoingEvents
 from proxy.http.wire import Turn
-from proxy.identity import Identity
-from proxy.intentions import Decision, Policy
 from proxy.model import Balance, CloseReason, Endpoint, HTTPSettings, ServiceName
-from proxy.rivals import Rivals
+from proxy.policy.identity import Identity
+from proxy.policy.intentions import Decision, Policy
 from proxy.rules import Action
-from proxy.timers import Timers
+from proxy.sockets.timers import Timers
+from proxy.upstream.balance import EndpointSet
+from proxy.upstream.dial import Target
+from proxy.upstream.rivals import Rivals
 
 ENDPOINT = Endpoint("10.0.0.1", 80)
 LOST = UpstreamError(CloseReason.UPSTREAM_RESET, "gone")

@@ -12,9 +12,9 @@ from proxy.http.content import is_grpc
 from proxy.http.forward import client_certificate_element, new_request_id, request_for, response_for
 from proxy.http.hash_key import hash_key
 from proxy.http.message import Headers, RequestHead, ResponseHead, Version
+from proxy.http.policy.tokens import Accepted
 from proxy.http.replies import Reply, response
 from proxy.http.retry import may_repeat, repeatable
-from proxy.http.tokens import Accepted
 from proxy.model import CloseReason, HashPolicy, HashSource
 
 OWN = b"By=spiffe://x/db;Hash=00"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.http.h1_body import MAX_TRAILER_BYTES, BadBody, BodyReader, BodyUntilEnd, ChunkedBody, CountedBody
+from proxy.http.h1.body import MAX_TRAILER_BYTES, BadBody, BodyReader, BodyUntilEnd, ChunkedBody, CountedBody
 from proxy.http.message import Data
 
 

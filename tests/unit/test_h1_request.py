@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from proxy.http.errors import BadRequest, BadResponse
-from proxy.http.h1_fields import trailers_in
-from proxy.http.h1_request import read_request
-from proxy.http.h1_response import read_response
+from proxy.http.h1.fields import trailers_in
+from proxy.http.h1.request import read_request
+from proxy.http.h1.response import read_response
 from proxy.http.message import UNKNOWN_LENGTH, RequestHead, Version
 
 

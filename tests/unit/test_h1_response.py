@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.http.errors import BadResponse
-from proxy.http.h1_response import read_response
+from proxy.http.h1.response import read_response
 from proxy.http.message import UNKNOWN_LENGTH, ResponseHead, Version
 
 

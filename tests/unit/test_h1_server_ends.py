@@ -59,7 +59,7 @@ def test_a_request_that_takes_its_time_is_not_idle(on: Rig) -> None:
 
 
 def test_a_client_that_never_takes_its_last_response_does_not_stay(on: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.http.h1_ending._TICK_S", 0.01)
+    monkeypatch.setattr("proxy.http.ending._TICK_S", 0.01)
     _, session, client = on.server()
     on.until(lambda: True)
     client.send(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.http.h1_request import read_request
-from proxy.http.h1_response import read_response
-from proxy.http.h1_text import last_chunk, refusal_text, request_text, response_text
+from proxy.http.h1.request import read_request
+from proxy.http.h1.response import read_response
+from proxy.http.h1.text import last_chunk, refusal_text, request_text, response_text
 from proxy.http.message import UNKNOWN_LENGTH, Headers, RequestHead, ResponseHead, Version
 
 

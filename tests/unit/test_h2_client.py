@@ -10,7 +10,7 @@ from h2.events import DataReceived, RequestReceived, SettingsAcknowledged, Strea
 from h2.settings import SettingCodes
 from hyperframe.frame import DataFrame, GoAwayFrame, HeadersFrame, PushPromiseFrame, RstStreamFrame, SettingsFrame
 
-from proxy.http.h2_client import H2Client, H2Request
+from proxy.http.h2.client import H2Client, H2Request
 from proxy.http.message import UNKNOWN_LENGTH, RequestHead, Version
 from proxy.model import CloseReason
 from tests.support.http2_peer import OK, Peer, RawPeer, block

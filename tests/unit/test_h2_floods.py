@@ -20,7 +20,7 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from proxy.http.h2_limits import ALLOWANCES, Budgets, Flood, FloodError
+from proxy.http.h2.limits import ALLOWANCES, Budgets, Flood, FloodError
 from proxy.http.message import UNKNOWN_LENGTH, ResponseHead
 from proxy.model import CloseReason
 from tests.support.http2_peer import GET, POST, block

@@ -12,8 +12,8 @@ from hyperframe.frame import DataFrame, Frame, PingFrame, RstStreamFrame, Settin
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.http.h2_client import H2Client
-from proxy.http.h2_server import H2Server
+from proxy.http.h2.client import H2Client
+from proxy.http.h2.server import H2Server
 from proxy.http.message import UNKNOWN_LENGTH, RequestHead, ResponseHead, Version
 from proxy.model import CloseReason
 from tests.support.http2_peer import GET, OK, POST, Peer, block

@@ -9,8 +9,8 @@ from hpack.hpack import Decoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import proxy.http.h2_engine  # noqa: F401 - it keeps the reader quiet
-from proxy.http.h2_header_lists import HeaderEncoder
+import proxy.http.h2.engine  # noqa: F401 - it keeps the reader quiet
+from proxy.http.h2.header_lists import HeaderEncoder
 from proxy.http.message import Header
 
 NAMES = st.sampled_from([b":path", b":status", b":method", b"date", b"cookie", b"a", b"b", b"x-long" * 30, b"accept"])

@@ -24,8 +24,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.http.errors import BadRequest
-from proxy.http.h2_frames import PREFACE
-from proxy.http.h2_heads import Malformed, request_head
+from proxy.http.h2.frames import PREFACE
+from proxy.http.h2.heads import Malformed, request_head
 from proxy.http.message import ResponseHead
 from proxy.model import CloseReason
 from tests.support.http2_peer import GET, POST, block

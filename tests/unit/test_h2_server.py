@@ -18,7 +18,7 @@ from h2.events import (
 from h2.settings import SettingCodes
 from hyperframe.frame import GoAwayFrame, HeadersFrame, PingFrame, PriorityFrame, RstStreamFrame
 
-from proxy.http.h2_server import H2Server
+from proxy.http.h2.server import H2Server
 from proxy.http.message import UNKNOWN_LENGTH, ResponseHead, Version
 from proxy.model import CloseReason
 from tests.support.http2_peer import GET, POST, Peer, block

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.http.h2_client import H2Client, H2Request
-from proxy.http.h2_server import H2Server
+from proxy.http.h2.client import H2Client, H2Request
+from proxy.http.h2.server import H2Server
 from proxy.http.message import UNKNOWN_LENGTH, Headers, RequestHead, ResponseHead, Version
 from proxy.model import CloseReason
 from tests.support.http_sides import Answer, Bench, Exchange, Pool, Session

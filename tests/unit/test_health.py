@@ -8,7 +8,7 @@ import pytest
 from plugin import health
 from plugin.gateway import Gateway
 from plugin.health import Health
-from plugin.life import Life
+from plugin.process.life import Life
 from plugin.workers.pool import Workers
 from plugin.workers.published import Published
 from proxy.model import Mesh

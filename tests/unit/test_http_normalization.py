@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.http.errors import BadRequest
-from proxy.http.normalization import Elsewhere, acceptable, normalized
+from proxy.http.policy.normalization import Elsewhere, acceptable, normalized
 from proxy.rules import EscapedSlashes, Normalization, Underscores
 
 SECURE = Normalization()

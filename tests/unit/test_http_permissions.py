@@ -10,12 +10,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from proxy.http.asked import Asked
 from proxy.http.errors import BadRequest
 from proxy.http.message import UNKNOWN_LENGTH, Headers, RequestHead, Version
-from proxy.http.normalization import normalized
-from proxy.http.permissions import compile_permissions, described, problem
-from proxy.http.readings import readings
+from proxy.http.policy.asked import Asked
+from proxy.http.policy.normalization import normalized
+from proxy.http.policy.permissions import compile_permissions, described, problem
+from proxy.http.policy.readings import readings
 from proxy.rules import Action, HeaderMatch, Match, Normalization, Permission
 
 ALLOW, DENY = Action.ALLOW, Action.DENY

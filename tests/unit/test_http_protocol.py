@@ -10,9 +10,9 @@ from h2.events import ResponseReceived
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.http.h1_client import H1Client
-from proxy.http.h2_client import H2Client
-from proxy.http.h2_frames import PREFACE
+from proxy.http.h1.client import H1Client
+from proxy.http.h2.client import H2Client
+from proxy.http.h2.frames import PREFACE
 from proxy.http.message import ResponseHead, Version
 from proxy.http.protocol import open_client, open_server
 from proxy.model import CloseReason, HTTPSettings, Service

@@ -6,7 +6,7 @@ import pytest
 
 from proxy.http.forward import request_for, trailers_of_request
 from proxy.http.message import Headers, RequestHead, Version
-from proxy.http.tokens import Accepted
+from proxy.http.policy.tokens import Accepted
 
 RESERVED = frozenset({b"x-claims"})
 

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.http.token_keys import KeySet, read_keys
+from proxy.http.policy.token_keys import KeySet, read_keys
 from tests.support.tokens import ec_key, jwk, key_set, rsa_key, segment
 
 RSA = jwk(rsa_key(), kid="k1")

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.http.message import RequestHead, Version
-from proxy.http.tokens import Accepted, Rejected, Tokens, Verifier, forward_headers, verifier_of
+from proxy.http.policy.tokens import Accepted, Rejected, Tokens, Verifier, forward_headers, verifier_of
 from proxy.rules import ClaimMatch, TokenLocation, TokenProvider, TokenRequirement
 from tests.support.tokens import (
     CLAIMS,
@@ -468,7 +468,7 @@ def test_a_token_is_verified_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.http.tokens._REMEMBERED", 3 * len(GOOD) + 100)
+    monkeypatch.setattr("proxy.http.policy.tokens._REMEMBERED", 3 * len(GOOD) + 100)
     verifier = Verifier(provider())
     for number in range(20):
         for token in (signed(CLAIMS | {"n": number}), signed(CLAIMS | {"n": number}, rsa_key("two"))):

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from proxy.channel import END, Channel
 from proxy.http.wire import Wire
+from proxy.sockets.channel import END, Channel
 from tests.support.http1 import Nobody, Rig, rig
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from proxy.identity import Identity, IdentityError, NotAService, identity_of, parse_spiffe_id
+from proxy.policy.identity import Identity, IdentityError, NotAService, identity_of, parse_spiffe_id
 
 DOMAIN = "11111111-2222-3333-4444-555555555555.consul"
 UNENCODED = "$&+,:;=@"

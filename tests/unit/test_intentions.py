@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.identity import Identity
-from proxy.intentions import Decision, Permit, Policy, Refusal, describe
 from proxy.model import CloseReason, Leaf, Mesh, PeerBundle, Service, ServiceName
+from proxy.policy.identity import Identity
+from proxy.policy.intentions import Decision, Permit, Policy, Refusal, describe
 from proxy.rules import Action, Intention
 
 DOMAIN = "11111111-2222-3333-4444-555555555555.consul"

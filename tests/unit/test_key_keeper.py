@@ -13,7 +13,7 @@ from plugin.facts import Fact
 from plugin.jwks.keeper import KeyKeeper
 from plugin.jwks.provider import FileKeys, RemoteKeys, read_provider
 from plugin.observe.store import FactStore
-from plugin.tasks import spawn
+from plugin.process.tasks import spawn
 from tests.support.eventually import eventually
 from tests.support.key_server import KeyServer, SigningKey, key_set, kids, remote
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from plugin.consul.strict import NotUnderstood
 from plugin.jwks.keyset import LARGEST_BYTES, MOST_KEYS, read_key_set
-from proxy.http.token_keys import read_keys
+from proxy.http.policy.token_keys import read_keys
 from tests.support.key_server import SigningKey, key_set
 from tests.unit.test_plugin_permissions import JSON
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from proxy.lingering import Lingering
-from proxy.poller import Poller
+from proxy.sockets.lingering import Lingering
+from proxy.sockets.poller import Poller
 from tests.support.eventually import eventually
 
 Run = Callable[[Coroutine[Any, Any, None]], None]

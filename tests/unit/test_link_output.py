@@ -7,12 +7,12 @@ import click
 import msgspec
 import pytest
 
+from plugin.answers.status import EndpointStatus, ServiceStatus
 from plugin.cli import link_output
 from plugin.cli.admin_client import NotRunning
 from plugin.cli.link import file_warnings, request
 from plugin.cli.link_output import Showing, WaitFor, wait
 from plugin.linking.edit import Refused
-from plugin.status import EndpointStatus, ServiceStatus
 from tests.unit.test_admin import READY
 
 ASKED: dict[str, Any] = {

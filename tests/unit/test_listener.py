@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 
-from proxy.listener import Listener
+from proxy.sockets.listener import Listener
 
 _BACKLOG = 8
 _MORE = 1_000

@@ -16,8 +16,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from plugin.admin.metrics import GatewayCollector, exposition
-from plugin.life import Phase
-from plugin.status import EndpointStatus, ServiceStatus, Status, WatchStatus, WorkerStatus
+from plugin.answers.status import EndpointStatus, ServiceStatus, Status, WatchStatus, WorkerStatus
+from plugin.process.life import Phase
 from plugin.workers.counters import MOST_COMBINATIONS, MOST_SERVICES, MOST_SOURCES, OTHER, Durations, Sum, Totals
 from proxy.messages import DURATION_BOUNDS_S
 from proxy.model import CloseReason

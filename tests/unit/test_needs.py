@@ -6,7 +6,7 @@ from plugin.addresses import HostPort
 from plugin.consul.api import HealthEntry, Instance, LinkedService, Node, TerminatingGatewayEntry
 from plugin.observe.needs import Needs
 from plugin.observe.store import FactStore
-from plugin.tasks import spawn
+from plugin.process.tasks import spawn
 from proxy.model import ServiceName
 from tests.support.dns_server import dns_server
 from tests.support.eventually import eventually

@@ -5,7 +5,7 @@ import socket
 import time
 from pathlib import Path
 
-from plugin.notify import ServiceManager
+from plugin.process.notify import ServiceManager
 from tests.support.process_limits import descriptors_left
 
 

@@ -14,12 +14,12 @@ from plugin.admin.app import AdminServer, build_app
 from plugin.admin.guard import Access
 from plugin.admin.operations_view import KillReport, KillRequest
 from plugin.admin.token import AdminToken
-from plugin.certificates import CertificateList
+from plugin.answers.certificates import CertificateList
+from plugin.answers.traffic import Traffic, traffic
 from plugin.effective import Effective
 from plugin.errors import ConfigError
 from plugin.events.ring import EventPage, EventRing
-from plugin.tasks import spawn
-from plugin.traffic import Traffic, traffic
+from plugin.process.tasks import spawn
 from plugin.workers.counters import Totals
 from tests.unit.test_admin import View
 

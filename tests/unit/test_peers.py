@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from plugin import tasks
 from plugin.assemble.assembler import assemble_service
 from plugin.assemble.peers import importers, peer_warnings, read_peers, usable
 from plugin.consul import endpoints
@@ -20,6 +19,7 @@ from plugin.dev.pki import Authority
 from plugin.gateway import with_newest_policy
 from plugin.observe.peering_reader import PeeringReader
 from plugin.observe.store import FactStore
+from plugin.process import tasks
 from proxy.model import PeerBundle, ServerName, Service, ServiceName
 from tests.support.eventually import eventually
 from tests.support.fake_consul import FakeConsul, status

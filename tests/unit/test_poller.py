@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from proxy.poller import Poller
+from proxy.sockets.poller import Poller
 from tests.support.eventually import eventually
 
 Pair = tuple[socket.socket, socket.socket]

@@ -8,14 +8,14 @@ from typing import ClassVar, cast
 
 import pytest
 
-from proxy.balance import EndpointSet
-from proxy.dial import Target
 from proxy.http.message import RequestHead, Version
 from proxy.http.pool import FRESH_S, IDLE_S, Member, Pools
 from proxy.http.streams import Outgoing, OutgoingEvents
 from proxy.model import Balance, Endpoint, Keepalive, ServiceName
-from proxy.rivals import Rivals
-from proxy.tls_context import UpstreamContext
+from proxy.tls.context import UpstreamContext
+from proxy.upstream.balance import EndpointSet
+from proxy.upstream.dial import Target
+from proxy.upstream.rivals import Rivals
 
 ONE, TWO = Endpoint("10.0.0.1", 80), Endpoint("10.0.0.2", 80)
 DB, API = ServiceName("db"), ServiceName("api")

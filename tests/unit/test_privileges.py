@@ -5,8 +5,8 @@ import pwd
 
 import pytest
 
-from plugin import privileges
 from plugin.errors import ConfigError, StartError
+from plugin.process import privileges
 
 
 def test_to_become_oneself_is_nothing() -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from plugin import tasks
 from plugin.consul.client import ConsulClient
 from plugin.errors import ConsulForbidden, ConsulUnavailable
 from plugin.observe.provider_reader import PATH, ProviderReader
 from plugin.observe.store import FactStore
+from plugin.process import tasks
 from tests.support.eventually import eventually
 from tests.support.fake_consul import FakeConsul, status
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-from proxy.access_record import AccessRecord
 from proxy.messages import Recall
 from proxy.model import CloseReason, ServiceName
-from proxy.recent import Recent, remarkable
+from proxy.records.access_record import AccessRecord
+from proxy.records.recent import Recent, remarkable
 
 
 def record(number: int, service: str = "db", verdict: str = "allowed") -> AccessRecord:

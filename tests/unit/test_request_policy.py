@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.http.message import RequestHead, Version
-from proxy.identity import Identity
-from proxy.intentions import Decision, Permit, Policy, Refusal, describe
 from proxy.model import CloseReason, Leaf, Mesh, Service, ServiceName
+from proxy.policy.identity import Identity
+from proxy.policy.intentions import Decision, Permit, Policy, Refusal, describe
 from proxy.rules import (
     Action,
     ClaimMatch,
@@ -301,7 +301,7 @@ def test_decisions_are_made_once_where_they_can_be() -> None:
 
 
 def test_what_is_remembered_is_bounded_by_decisions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.intentions._MOST_REMEMBERED", 10)
+    monkeypatch.setattr("proxy.policy.intentions._MOST_REMEMBERED", 10)
     compiled = policy(layered(NO_ADMIN, READ, source="*", precedence=8), Intention("plain", ALLOW, 9))
     for number in range(50):
         caller = Identity(DOMAIN, "plain" if number % 3 == 0 else f"web-{number}", datacenter=f"dc{number}")

@@ -11,13 +11,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from plugin import tasks
 from plugin.consul.client import ConsulClient
 from plugin.consul.poller import Poller
 from plugin.consul.watch import News
 from plugin.errors import ConsulForbidden
 from plugin.observe import rights
 from plugin.observe.rights import RightsWatcher
+from plugin.process import tasks
 from plugin.settings import ConsulSettings
 from tests.support.eventually import eventually
 from tests.support.fake_consul import FakeConsul, status

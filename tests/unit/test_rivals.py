@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from proxy.model import Endpoint
-from proxy.rivals import AT_ONCE, SLOW_FOR_S, Rivals
+from proxy.upstream.rivals import AT_ONCE, SLOW_FOR_S, Rivals
 
 
 def host(*addresses: str, hostname: str = "db.example", instance: str = "node/db") -> tuple[Endpoint, ...]:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from plugin import runtime_dir
 from plugin.errors import ConfigError, StartError
-from plugin.runtime_dir import RuntimeDirectory, base_directory, gateway_directory
+from plugin.process import runtime_dir
+from plugin.process.runtime_dir import RuntimeDirectory, base_directory, gateway_directory
 
 
 def test_the_operators_choice_comes_first_then_the_systems() -> None:

@@ -7,12 +7,12 @@ import os
 
 import pytest
 
-from proxy.balance import EndpointSet
-from proxy.ejection import FAILURES
 from proxy.errors import UpstreamError
 from proxy.model import Balance, CloseReason, Endpoint
-from proxy.shortage import QUIET_S, ShortageError, ShortageLog, shortage
-from proxy.tcp_connect import failed
+from proxy.sockets.tcp_connect import failed
+from proxy.upstream.balance import EndpointSet
+from proxy.upstream.ejection import FAILURES
+from proxy.upstream.shortage import QUIET_S, ShortageError, ShortageLog, shortage
 from tests.support.clock import Clock
 
 OURS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL)

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from plugin import tasks
 from plugin.consul import endpoints
 from plugin.consul.api import HealthEntry, Instance, Node
 from plugin.consul.client import ConsulClient
 from plugin.observe import sweep
 from plugin.observe.sidecar_reader import SidecarReader
 from plugin.observe.store import FactStore
+from plugin.process import tasks
 from proxy.model import ServiceName
 from tests.support.eventually import eventually
 from tests.support.fake_consul import FakeConsul, status

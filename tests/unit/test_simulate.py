@@ -20,8 +20,8 @@ from plugin.simulate.compare import Side, access_change, callers, cut, request_c
 from plugin.simulate.entries import checked
 from plugin.simulate.facts import World, matches_of, precedence, propose
 from plugin.simulate.hcl import read_entries
-from proxy.identity import Identity
 from proxy.model import HTTPSettings, Leaf, Mesh, ServerName, Service, ServiceName
+from proxy.policy.identity import Identity
 from proxy.rules import Action, Intention, Match, Permission
 
 DOMAIN = "11111111-2222-3333-4444-555555555555.consul"

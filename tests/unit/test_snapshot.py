@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from plugin.snapshot import REDACTED, redacted_json
+from plugin.answers.snapshot import REDACTED, redacted_json
 from proxy.messages import Update
 from proxy.model import Leaf, Mesh, ServerName, Service, ServiceName, UpstreamTLS
 from proxy.rules import TokenProvider

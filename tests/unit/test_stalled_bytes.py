@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from proxy.channel import READ_SIZE, Buffers, TCPChannel
+from proxy.sockets.channel import READ_SIZE, Buffers, TCPChannel
 
 
 def test_beyond_the_limit_everybody_is_read_in_small_pieces_until_there_is_room_again() -> None:

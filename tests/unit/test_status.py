@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+from plugin.answers.status import default_action, open_by_service, service_status, watch_statuses
 from plugin.consul.poller import WatchState
-from plugin.status import default_action, open_by_service, service_status, watch_statuses
 from plugin.workers.counters import Dials
 from proxy.messages import Count, Counters
 from proxy.model import Endpoint, Leaf, Mesh, ServerName, Service, ServiceName

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from proxy.poller import Poller
-from proxy.steps import Cancelled, DeadlineExpired, Steps
+from proxy.sockets.poller import Poller
+from proxy.sockets.steps import Cancelled, DeadlineExpired, Steps
 from tests.support.eventually import eventually
 
 Pair = tuple[socket.socket, socket.socket]

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from proxy.streams import ENOUGH, Pace, Streams
+from proxy.sockets.streams import ENOUGH, Pace, Streams
 
 LARGE, SMALL = 64 * 1024, 100
 PIECES = 64

@@ -9,7 +9,7 @@ import logging
 
 import pytest
 
-from plugin import tasks
+from plugin.process import tasks
 
 
 async def test_task_survives_without_a_reference() -> None:

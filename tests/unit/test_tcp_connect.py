@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from proxy import tcp_connect
 from proxy.errors import UpstreamError
 from proxy.model import CloseReason, Endpoint
-from proxy.poller import Poller
-from proxy.steps import Cancelled, Steps
-from proxy.tcp_connect import Failures, connect, race
+from proxy.sockets import tcp_connect
+from proxy.sockets.poller import Poller
+from proxy.sockets.steps import Cancelled, Steps
+from proxy.sockets.tcp_connect import Failures, connect, race
 from tests.support.eventually import eventually
 from tests.support.ports import deaf, shared_port
 

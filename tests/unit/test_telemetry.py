@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from proxy.messages import DURATION_BOUNDS_S, Count, DialCount, RequestCount
-from proxy.telemetry import Telemetry
+from proxy.records.telemetry import Telemetry
 
 
 def test_closed_and_live_connections_are_counted_apart() -> None:

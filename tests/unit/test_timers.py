@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from proxy.timers import Timers
+from proxy.sockets.timers import Timers
 
 SLICE_S = 0.1
 

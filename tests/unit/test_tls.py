@@ -12,13 +12,13 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from plugin.dev.pki import Authority
-from proxy.client_trust import ClientTrust
 from proxy.errors import MaterialError, PeerError
-from proxy.material import certificates_from_pem
 from proxy.model import CloseReason, UpstreamTLS
-from proxy.openssl import Buffer
-from proxy.tls import CLOSE_NOTIFY, WOULD_BLOCK, ServerSession
-from proxy.tls_context import FrontContext, ServiceContext, UpstreamContext, _uris
+from proxy.tls.client_trust import ClientTrust
+from proxy.tls.context import FrontContext, ServiceContext, UpstreamContext, _uris
+from proxy.tls.material import certificates_from_pem
+from proxy.tls.openssl import Buffer
+from proxy.tls.session import CLOSE_NOTIFY, WOULD_BLOCK, ServerSession
 from tests.support import crafted
 from tests.support.crafted import Issuer, Wanted
 from tests.support.mesh import HandMadeMesh, sni

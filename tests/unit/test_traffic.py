@@ -3,7 +3,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from plugin.traffic import ServiceDurations, Traffic, TrafficRow, quantile, rates, traffic
+from plugin.answers.traffic import ServiceDurations, Traffic, TrafficRow, quantile, rates, traffic
 from plugin.workers.counters import Durations, Sum, Totals
 from proxy.messages import DURATION_BOUNDS_S
 

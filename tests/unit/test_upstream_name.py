@@ -8,7 +8,7 @@ from cryptography.x509.oid import NameOID
 
 from plugin.dev.pki import Authority
 from proxy.errors import UpstreamError
-from proxy.upstream_name import check_name, is_ip_address, server_name_of
+from proxy.tls.upstream_name import check_name, is_ip_address, server_name_of
 from tests.support import crafted
 from tests.support.crafted import Issuer, Wanted
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from plugin.status import RegistrationStatus, ServiceStatus, WorkerStatus
+from plugin.answers.status import RegistrationStatus, ServiceStatus, WorkerStatus
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ import heapq
 from plugin.admin.dashboard.model import Flow, Head, Refusal, Tick, Traffic
 from plugin.admin.dashboard.rates import Latencies, Rates
 from plugin.admin.dashboard.remedies import REFUSALS, remedy
-from plugin.status import ServiceStatus, Status
+from plugin.answers.status import ServiceStatus, Status
 from plugin.workers.counters import Totals
 
 MOST_FLOWS = 150

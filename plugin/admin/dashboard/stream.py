@@ -19,7 +19,7 @@ from aiohttp import web
 from plugin.admin.dashboard.model import Tick
 from plugin.admin.dashboard.picture import Picture
 from plugin.admin.view import GatewayView
-from plugin.tasks import spawn
+from plugin.process.tasks import spawn
 from proxy.logs import emit
 
 logger = logging.getLogger(__name__)

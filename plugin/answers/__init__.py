@@ -1,0 +1,1 @@
+"""What operators ask a running gateway, gathered from its parts at that moment."""

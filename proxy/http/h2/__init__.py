@@ -1,0 +1,1 @@
+"""HTTP/2, both sides (RFC 9113)."""

@@ -1,0 +1,1 @@
+"""What is decided about a request: its one form, permissions, tokens. Pure."""

@@ -1,0 +1,1 @@
+"""Sockets and the time they take: readiness, accepting, connecting, copying."""

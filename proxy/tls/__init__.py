@@ -1,0 +1,1 @@
+"""TLS, both sides: contexts, sessions without sockets, handshakes, whom a certificate convinces."""

@@ -1,0 +1,1 @@
+"""Which endpoint of an external service is dialled, and what is learned from it."""
