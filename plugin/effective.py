@@ -14,7 +14,7 @@ from plugin.admin.token import VARIABLE as ADMIN_TOKEN
 from plugin.consul.api import AccessLogs
 from plugin.known_keys import KEYS, canonical, doubtful_keys, doubtful_variables
 from plugin.settings import ConsulSettings, GatewaySettings
-from plugin.workers.pool import usable_cores
+from plugin.workers.settings import usable_cores
 
 FLAG, VARIABLE, ENTRY, DEFAULT = "flag", "environment variable", "Consul", "default"
 _SET = "(set, not shown)"

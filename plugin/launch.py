@@ -23,9 +23,9 @@ from plugin.process.signals import Signals
 from plugin.reload import inheritance, program
 from plugin.reload.messages import Inheritance, Rehearsed
 from plugin.reload.understudy import Understudy
+from plugin.running.supervisor import Supervisor
 from plugin.saved_state.keeper import owner_of, saved_addresses
 from plugin.settings import GatewaySettings
-from plugin.supervisor import Supervisor
 from plugin.workers.sockets import can_bind
 from proxy import logs
 

@@ -1,19 +1,18 @@
 """The set of workers: keeps the wanted number of them serving on sockets that outlive every one of them.
 
-Owns the listening sockets, starts, adopts, replaces and drains workers, and hands every change to all of them. Knows
-nothing of Consul; what is to be served is :class:`plugin.workers.published.Published`.
+Says which worker stands where, replaces and drains them, and hands every change to all. What it works with:
+``places.py`` (the sockets), ``intake.py`` (starting and adopting), ``pulse.py`` (who hangs). Knows nothing of Consul;
+what is to be served is :class:`plugin.workers.published.Published`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import socket
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from plugin.addresses import HostPort
 from plugin.errors import StartError
@@ -21,70 +20,25 @@ from plugin.process.runtime_dir import RuntimeDirectory
 from plugin.process.tasks import spawn
 from plugin.workers import process
 from plugin.workers.counters import Totals, totals
-from plugin.workers.handover import Orphan, adopt, find_orphans
+from plugin.workers.handover import Orphan
+from plugin.workers.intake import Intake
+from plugin.workers.places import LONGEST_BACKOFF_S, Place, Places, restart_delay_s
 from plugin.workers.published import Published
 from plugin.workers.pulse import Pulse
-from plugin.workers.sockets import allot, bound_address, distinct
+from plugin.workers.settings import WorkerSettings
+from plugin.workers.sockets import distinct
 from plugin.workers.worker import Worker
 from proxy import frames
 from proxy.logs import emit
-from proxy.messages import PROTOCOL_VERSION, Counters, Limits, Listener, Start
+from proxy.messages import PROTOCOL_VERSION, Counters
 from proxy.model import CloseReason, ServiceName
 
 logger = logging.getLogger(__name__)
 
-ADOPT_DEADLINE_S = 5.0
 UPGRADE_DRAIN_S = 600.0
 """How long a worker that we cannot drive (another protocol version) may keep its connections: their policy is stale."""
 QUICK_DEATH_S = 30.0
-LONGEST_BACKOFF_S = 5.0
-FREE_RESTARTS = 3
 EXIT_GRACE_S = 5.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerSettings:
-    gateway: str
-    """The gateway's service ID."""
-    addresses: tuple[HostPort, ...]
-    count: int
-    limits: Limits = field(default_factory=Limits)
-    access_log_fd: int = -1
-    audit_log_fd: int = -1
-    audit_allowed: bool = False
-    log_level: str = "info"
-    log_format: str = "text"
-    handover_timeout_s: float = 3600.0
-    """How long a replaced worker may keep its live connections."""
-    retire_after_s: float = 0.0
-    """How long an address that is no longer wanted is still served."""
-    command: tuple[str, ...] = field(default_factory=process.worker_command)
-
-
-@dataclass(slots=True)
-class _Slot:
-    """One place for a worker, with its own listening sockets, one for each address."""
-
-    index: int
-    sockets: tuple[socket.socket, ...] = ()
-    retiring: tuple[socket.socket, ...] = ()
-    """Of addresses that are no longer wanted, until sidecars have turned away from them."""
-    worker: Worker | None = None
-    quick_deaths: int = 0
-    last_exit: str = ""
-
-    @property
-    def all_sockets(self) -> tuple[socket.socket, ...]:
-        return self.sockets + self.retiring
-
-
-def usable_cores() -> int:
-    return len(os.sched_getaffinity(0))
-
-
-def restart_delay_s(quick_deaths: int) -> float:
-    """Nothing for the first few deaths in a row, then growing: a crash loop must not take the machine with it."""
-    return 0.0 if quick_deaths <= FREE_RESTARTS else min(LONGEST_BACKOFF_S, 0.1 * 2 ** (quick_deaths - FREE_RESTARTS))
 
 
 class Workers:
@@ -98,15 +52,19 @@ class Workers:
         """``on_progress`` is called whenever a worker came, went, or applied a generation."""
         self.settings = settings
         self.restarts = 0
-        self._access_log_fd = settings.access_log_fd
-        self._audit_log_fd = settings.audit_log_fd
         self._directory = directory
         self._published = published
         self._on_progress = on_progress
-        self._addresses = settings.addresses
-        self._retirement: asyncio.TimerHandle | None = None
         self._wanted_pids: frozenset[int] | None = None
-        self._slots = [_Slot(index) for index in range(settings.count)]
+        self._places = Places(settings.count, settings.addresses, settings.retire_after_s)
+        self._intake = Intake(
+            settings,
+            directory,
+            published,
+            on_progress=self._progress,
+            on_disconnect=self._disconnected,
+            on_exit=self._exited,
+        )
         self._leaving: list[Worker] = []
         self._to_drain: list[Worker] = []
         self.pulse = Pulse(lambda: self.all, self._is_serving, self._replace_hung, self._recovered)
@@ -117,23 +75,22 @@ class Workers:
 
     @property
     def all(self) -> list[Worker]:
-        """Active workers by slot, then those that are being drained."""
-        return [slot.worker for slot in self._slots if slot.worker is not None] + self._leaving
+        """Active workers by place, then those that are being drained."""
+        return self._places.workers + self._leaving
 
     @property
     def ready(self) -> bool:
         """Every wanted worker runs and has the newest generation in force."""
-        return all(slot.worker is not None and slot.worker.up_to_date for slot in self._slots)
+        return all(place.worker is not None and place.worker.up_to_date for place in self._places)
 
     @property
     def complaint(self) -> str:
         """Why not all workers are there, for people; empty when they are."""
-        missing = [slot for slot in self._slots if slot.worker is None]
-        return "; ".join(f"worker {slot.index} is not running: {slot.last_exit or 'starting'}" for slot in missing)
+        return "; ".join(place.complaint for place in self._places if place.worker is None)
 
     def addresses(self) -> tuple[HostPort, ...]:
         """As bound."""
-        return self._addresses
+        return self._places.addresses
 
     def totals(self) -> Totals:
         known = (worker.counters for worker in self.all if worker.counters is not None)
@@ -148,16 +105,14 @@ class Workers:
         :raises StartError: when an address cannot be bound or a worker cannot be executed.
         """
         self._wanted_pids = wanted_pids
-        orphans = await find_orphans(self._directory, known=frozenset(), deadline_s=ADOPT_DEADLINE_S)
+        orphans = await self._intake.orphans(frozenset())
         # Fresh ones first: an earlier control process may have died between starting them and using them.
         orphans.sort(key=lambda orphan: (len(orphan.listeners) > 0, orphan.pid))
         self._published.generation = max([self._published.generation, *(o.hello.generation for o in orphans)])
         replaced = [orphan for orphan in orphans if not await self._keep(orphan)]
-        own = distinct(one for slot in self._slots for one in slot.sockets)
-        known = {os.fstat(one.fileno()).st_ino for one in own}
         left = distinct((*inherited, *(listener for orphan in replaced for listener in orphan.listeners)))
-        problems = self._allot(self._addresses, [one for one in left if os.fstat(one.fileno()).st_ino not in known])
-        if problems and not (inherited and self._addresses and wanted_pids is not None):
+        problems = self._places.take(left)
+        if problems and not (inherited and self._places.addresses and wanted_pids is not None):
             raise problems[0]
         for problem in problems:
             emit(logger, logging.WARNING, "gateway.not_bound", f"{problem}; the other addresses are in force")
@@ -165,16 +120,16 @@ class Workers:
             await self._replace(orphan)
         for pid in [pid for pid in self._unmet if process.is_gone(pid)]:
             self._ended.add_ended(self._unmet.pop(pid), reason=CloseReason.DRAIN)
-        for slot in self._slots:
-            if slot.worker is None:
-                await self._spawn(slot)
+        for place in self._places:
+            if place.worker is None:
+                await self._spawn(place)
             else:
-                slot.worker.listen(slot.all_sockets)
+                place.worker.listen(place.all_sockets)
 
     async def start_without_sockets(self) -> None:
         """Start workers that only get ready; whoever adopts them gives them sockets. :raises StartError: as above."""
-        for slot in self._slots:
-            await self._spawn(slot)
+        for place in self._places:
+            await self._spawn(place)
 
     def inherit_counts(self, ended: Totals, counters: Mapping[int, Counters], restarts: int) -> None:
         """Go on counting where the former control process was; before :meth:`start`."""
@@ -192,7 +147,7 @@ class Workers:
         return {**self._unmet, **{one.pid: one.counters for one in self.all if one.counters is not None}}
 
     def listening_sockets(self) -> list[socket.socket]:
-        return [one for slot in self._slots for one in slot.all_sockets]
+        return self._places.listening_sockets()
 
     def bind(self, addresses: Sequence[HostPort]) -> tuple[str, ...]:
         """Listen on these from now on, in all workers; live connections stay.
@@ -200,40 +155,13 @@ class Workers:
         Those no longer wanted are closed after ``retire_after_s``. Returns why some of them cannot be bound: the others
         are in force.
         """
-        problems = self._allot(addresses, [])
-        for slot in self._slots:
-            if slot.worker is not None:
-                slot.worker.listen(slot.all_sockets)
+        problems = self._places.allot(addresses)
+        self._places.tell_workers()
         return tuple(map(str, problems))
 
-    def _allot(self, addresses: Sequence[HostPort], spare: Sequence[socket.socket]) -> list[StartError]:
-        allotted = allot(addresses, [slot.all_sockets for slot in self._slots], spare)
-        for slot, sockets in zip(self._slots, allotted.places, strict=True):
-            slot.sockets, slot.retiring = sockets, ()
-        for number, listener in enumerate(allotted.unwanted):
-            self._slots[number % len(self._slots)].retiring += (listener,)
-        if self._retirement is not None:
-            self._retirement.cancel()
-            self._retirement = None
-        if allotted.unwanted:
-            loop = asyncio.get_running_loop()
-            self._retirement = loop.call_later(self.settings.retire_after_s, self._retire)
-        self._addresses = tuple(dict.fromkeys(map(bound_address, self._slots[0].sockets)))
-        return allotted.problems
-
-    def _retire(self) -> None:
-        """Workers first: each empties the queue of its socket before it closes the last descriptor of it."""
-        self._retirement = None
-        for slot in self._slots:
-            unwanted, slot.retiring = slot.retiring, ()
-            if slot.worker is not None and unwanted:
-                slot.worker.listen(slot.sockets)
-            for listener in unwanted:
-                listener.close()
-
     async def _keep(self, orphan: Orphan) -> bool:
-        """Take the worker into a free slot, if we can drive it."""
-        free = next((slot for slot in self._slots if slot.worker is None), None)
+        """Take the worker into a free place, if we can drive it."""
+        free = self._places.free()
         if (
             free is None
             or orphan.hello.version != PROTOCOL_VERSION
@@ -256,61 +184,12 @@ class Workers:
         emit(logger, logging.INFO, "worker.replaced", message, pid=orphan.pid, version=orphan.hello.version)
 
     async def _adopt(self, index: int, orphan: Orphan) -> Worker:
-        worker = Worker(
-            index,
-            orphan.pid,
-            self._published,
-            on_progress=self._progress,
-            on_disconnect=self._disconnected,
-            on_exit=self._exited,
-        )
-        worker.counters = self._unmet.pop(orphan.pid, None)
-        await worker.adopt(orphan.connection, orphan.hello, orphan.frames)
-        for frame in orphan.early:
-            worker.receive(frame)
-        worker.redirect_access_log(self._access_log_fd)
-        worker.redirect_audit_log(self._audit_log_fd)
-        return worker
+        return await self._intake.adopt(index, orphan, self._unmet.pop(orphan.pid, None))
 
-    async def _spawn(self, slot: _Slot) -> None:
-        try:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        except OSError as error:
-            raise StartError(f"cannot start a worker: {error.strerror}; raise the limit of open files") from error
-        with theirs:
-            inherited = [listener.fileno() for listener in slot.all_sockets]
-            inherited += [one for one in (self._access_log_fd, self._audit_log_fd) if one >= 0]
-            try:
-                child = process.start(self.settings.command, theirs.fileno(), inherited)
-            except StartError:
-                ours.close()
-                raise
-        worker = slot.worker = Worker(
-            slot.index,
-            child.pid,
-            self._published,
-            on_progress=self._progress,
-            on_disconnect=self._disconnected,
-            on_exit=self._exited,
-            child=child,
-        )
-        await worker.start(ours, self._start_frame(slot, child.pid))
-        message = f"worker {slot.index} was started"
-        emit(logger, logging.INFO, "worker.started", message, worker=slot.index, pid=child.pid)
-
-    def _start_frame(self, slot: _Slot, pid: int) -> Start:
-        return Start(
-            gateway=self.settings.gateway,
-            worker=slot.index,
-            listeners=tuple(Listener(one.fileno(), str(bound_address(one))) for one in slot.all_sockets),
-            limits=self.settings.limits,
-            access_log_fd=self._access_log_fd,
-            audit_log_fd=self._audit_log_fd,
-            audit_allowed=self.settings.audit_allowed,
-            handover_path=str(self._directory.socket_path(pid)),
-            log_level=self.settings.log_level,
-            log_format=self.settings.log_format,
-        )
+    async def _spawn(self, place: Place) -> None:
+        worker = await self._intake.start(place)
+        message = f"worker {place.index} was started"
+        emit(logger, logging.INFO, "worker.started", message, worker=place.index, pid=worker.pid)
 
     def publish(self, names: Collection[ServiceName], *, mesh: bool) -> None:
         """Hand the newest state of ``names`` (and of the mesh settings) to every worker, encoding it once."""
@@ -321,29 +200,30 @@ class Workers:
 
     def redirect_access_log(self, descriptor: int) -> None:
         """Lines of all workers, later ones too, go to ``descriptor``, or nowhere (-1); it must stay open."""
-        self._access_log_fd = descriptor
+        self._intake.access_log_fd = descriptor
         for worker in self.all:
             worker.redirect_access_log(descriptor)
 
     def redirect_audit_log(self, descriptor: int) -> None:
         """As :meth:`redirect_access_log`, for the audit log."""
-        self._audit_log_fd = descriptor
+        self._intake.audit_log_fd = descriptor
         for worker in self.all:
             worker.redirect_audit_log(descriptor)
 
     def _is_serving(self, worker: Worker) -> bool:
-        return not self._stopping and any(slot.worker is worker for slot in self._slots)
+        return not self._stopping and self._places.of(worker) is not None
 
     def _replace_hung(self, worker: Worker) -> None:
-        slot = next(slot for slot in self._slots if slot.worker is worker)
-        slot.worker, slot.last_exit = None, "the one before it did not answer"
+        place = self._places.of(worker)
+        assert place is not None
+        place.worker, place.last_exit = None, "the one before it did not answer"
         self._leaving.append(worker)
         self.restarts += 1
         message = (
-            f"worker {slot.index} does not answer; another one takes its sockets, and it is killed unless it answers"
+            f"worker {place.index} does not answer; another one takes its sockets, and it is killed unless it answers"
         )
-        emit(logger, logging.ERROR, "worker.hung", message, worker=slot.index, pid=worker.pid)
-        spawn(self._restart_later(slot, 0.0), name=f"replace worker {slot.index}")
+        emit(logger, logging.ERROR, "worker.hung", message, worker=place.index, pid=worker.pid)
+        spawn(self._restart_later(place, 0.0), name=f"replace worker {place.index}")
 
     def _recovered(self, worker: Worker) -> None:
         worker.drain(self.settings.handover_timeout_s, self.settings.limits.drain_window_s)
@@ -351,7 +231,7 @@ class Workers:
     async def take_in_stragglers(self) -> None:
         """Drive and drain workers of an earlier control process that were not waiting yet when we started."""
         known = frozenset(worker.pid for worker in self.all)
-        for orphan in await find_orphans(self._directory, known=known, deadline_s=ADOPT_DEADLINE_S):
+        for orphan in await self._intake.orphans(known):
             await self._replace(orphan)
             for listener in orphan.listeners:
                 listener.close()
@@ -361,7 +241,7 @@ class Workers:
         """Stop accepting, let live connections end for up to ``timeout_s``, end what is left one by one in the
         ``window_s`` after that, end every worker."""
         self._stopping = True
-        self._close_sockets()
+        self._places.close()
         for worker in self.all:
             worker.drain(timeout_s, window_s)
         await self._wait_until_gone(timeout_s + window_s + EXIT_GRACE_S)
@@ -386,7 +266,7 @@ class Workers:
     def release(self) -> None:
         """Let go of the workers without ending them: they serve on and wait for another control process."""
         self.let_go()
-        self._close_sockets()
+        self._places.close()
 
     def let_go(self) -> None:
         """As :meth:`release`, but keep the listening sockets."""
@@ -399,12 +279,6 @@ class Workers:
         waiting = [worker.process.exited.wait() for worker in self.all]
         if waiting:
             await asyncio.wait([spawn(one, name="worker exit") for one in waiting], timeout=timeout_s)
-
-    def _close_sockets(self) -> None:
-        for slot in self._slots:
-            for listener in slot.all_sockets:
-                listener.close()
-            slot.sockets, slot.retiring = (), ()
 
     def _progress(self, worker: Worker) -> None:
         self._drain_replaced()
@@ -439,18 +313,10 @@ class Workers:
             worker=worker.index,
             pid=worker.pid,
         )
-        orphan = await asyncio.to_thread(adopt, self._directory.socket_path(worker.pid), ADOPT_DEADLINE_S)
-        if orphan is None:
+        if not await self._intake.adopt_again(worker):
             worker.process.signal(signal.SIGKILL)
-            return
-        for listener in orphan.listeners:
-            listener.close()
-        await worker.adopt(orphan.connection, orphan.hello, orphan.frames)
-        worker.redirect_access_log(self._access_log_fd)
-        worker.redirect_audit_log(self._audit_log_fd)
-        for slot in self._slots:
-            if slot.worker is worker:
-                worker.listen(slot.all_sockets)
+        elif (place := self._places.of(worker)) is not None:
+            worker.listen(place.all_sockets)
 
     def _exited(self, worker: Worker, code: int | None) -> None:
         worker.disconnect()
@@ -465,26 +331,24 @@ class Workers:
         self._directory.socket_path(worker.pid).unlink(missing_ok=True)
         if worker in self._leaving:
             self._leaving.remove(worker)
-        for slot in self._slots:
-            if slot.worker is worker:
-                slot.worker = None
-                slot.last_exit = how
-                self._restart(slot, time.monotonic() - worker.begun_s)
+        if (place := self._places.of(worker)) is not None:
+            place.worker, place.last_exit = None, how
+            self._restart(place, time.monotonic() - worker.begun_s)
         self._on_progress()
 
-    def _restart(self, slot: _Slot, lived_s: float) -> None:
+    def _restart(self, place: Place, lived_s: float) -> None:
         if self._stopping:
             return
         self.restarts += 1
-        slot.quick_deaths = slot.quick_deaths + 1 if lived_s < QUICK_DEATH_S else 0
-        spawn(self._restart_later(slot, restart_delay_s(slot.quick_deaths)), name=f"restart worker {slot.index}")
+        place.quick_deaths = place.quick_deaths + 1 if lived_s < QUICK_DEATH_S else 0
+        spawn(self._restart_later(place, restart_delay_s(place.quick_deaths)), name=f"restart worker {place.index}")
 
-    async def _restart_later(self, slot: _Slot, delay_s: float) -> None:
+    async def _restart_later(self, place: Place, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
-        while slot.worker is None and not self._stopping:
+        while place.worker is None and not self._stopping:
             try:
-                await self._spawn(slot)
+                await self._spawn(place)
             except StartError as error:
-                slot.last_exit = str(error)
-                emit(logger, logging.ERROR, "worker.start_failed", str(error), worker=slot.index)
+                place.last_exit = str(error)
+                emit(logger, logging.ERROR, "worker.start_failed", str(error), worker=place.index)
                 await asyncio.sleep(LONGEST_BACKOFF_S)

@@ -16,10 +16,12 @@ from plugin.addresses import HostPort
 from plugin.errors import StartError
 from plugin.process.runtime_dir import RuntimeDirectory
 from plugin.process.tasks import spawn
-from plugin.workers.pool import Workers, WorkerSettings, restart_delay_s
+from plugin.workers.places import restart_delay_s
+from plugin.workers.pool import Workers
 from plugin.workers.process import worker_command
 from plugin.workers.published import Published
 from plugin.workers.pulse import HANG_BEATS
+from plugin.workers.settings import WorkerSettings
 from proxy.messages import PROTOCOL_VERSION
 from proxy.model import Leaf, Mesh, Service, ServiceName
 from tests.support.eventually import eventually
