@@ -17,6 +17,7 @@ from tests.support.memory_wire import MemoryWire
 CODE = (
     "proxy.http.h1.response",
     "proxy.http.h1.fields",
+    "proxy.http.h1.mending",
     "proxy.http.h1.body",
     "proxy.http.h1.client",
     "proxy.http.h1.outgoing",

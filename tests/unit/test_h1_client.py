@@ -352,3 +352,27 @@ def test_closing(on: Rig) -> None:
     on.call(idle.close)
     assert one.pool.gone == pool.gone == 1
     on.until(lambda: service.ended == "end")
+
+
+def test_a_head_with_bare_line_feeds_ends_where_it_is_empty(on: Rig) -> None:
+    first = Asking(on)
+    first.service.send(b"HTTP/1.1 200 OK\nContent-Length: 27\nX: a\n  b\n\nHTTP/1.1 404 x\r\nHost: b\r\n\r\n")
+    assert first.complete().body == b"HTTP/1.1 404 x\r\nHost: b\r\n\r\n"
+    assert first.answer.head is not None
+    assert (first.answer.head.status, first.answer.head.headers) == (200, [(b"x", b"a b")])
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        b"HTTP/1.1 200 OK\r\nX: a\n\nHTTP/1.1 404 x\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: a\n\r\nHTTP/1.1 404 x\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\nX: a\r\n\r\nHTTP/1.1 404 x\nContent-Length: 0\n\n",
+    ],
+)
+def test_an_end_that_not_all_would_find_is_none(on: Rig, split: bytes) -> None:
+    first = Asking(on)
+    first.service.send(split)
+    on.until(lambda: first.answer.lost is not None)
+    assert first.answer.lost is not None
+    assert first.answer.lost.reason is CloseReason.BAD_RESPONSE

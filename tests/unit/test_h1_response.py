@@ -85,6 +85,60 @@ def test_what_is_for_the_connection_alone_is_taken_out() -> None:
     assert (head.headers, head.upgrade) == ([(b"x", b"2")], b"")
 
 
+@pytest.mark.parametrize(
+    ("lines", "headers"),
+    [
+        ("HTTP/1.1 200 OK|X: 1| 2", [(b"x", b"1 2")]),
+        ("HTTP/1.1 200 OK|X: 1|\t\t2 |  3|Y: 4", [(b"x", b"1 2  3"), (b"y", b"4")]),
+        ("HTTP/1.1 200 OK|X:| 1|Y: |\t2", [(b"x", b"1"), (b"y", b"2")]),
+        ("HTTP/1.1 200 OK|X: 1| Content-Length: 5", [(b"x", b"1 Content-Length: 5")]),
+    ],
+)
+def test_folded_lines_are_one(lines: str, headers: list[tuple[bytes, bytes]]) -> None:
+    assert head_of(lines).headers == headers
+    assert read_response(raw(lines).replace(b"\r\n", b"\n")).head.headers == headers
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "HTTP/1.1 200 OK",
+        "HTTP/1.0 200 OK|Content-Length: 5|X: 1",
+        "HTTP/1.1 200 OK|Transfer-Encoding: chunked|Set-Cookie: a|Set-Cookie: b",
+        "HTTP/1.1 101 Switching Protocols|Connection: upgrade|Upgrade: websocket",
+    ],
+)
+def test_lines_may_end_with_lf_if_all_of_them_do(lines: str) -> None:
+    assert read_response(raw(lines).replace(b"\r\n", b"\n")) == read_response(raw(lines))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 200 OK\nX: 1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: 1\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: 1\r\n\n",
+        b"HTTP/1.1 200 OK\r\nX: 1\n\n",
+        b"HTTP/1.1 200 OK\nX: 1\r\nY: 2\n\n",
+        b"HTTP/1.1 200 OK\nX: 1\rY: 2\n\n",
+        b"HTTP/1.1 200 OK\r\n\n",
+        b"HTTP/1.1 200 OK\n\r\n",
+        b"HTTP/1.1 200 OK\nX: \x00\n\n",
+        b"HTTP/1.1 200 OK\nX : 1\n\n",
+        b"\n\n",
+    ],
+)
+def test_whatever_lines_end_with_nobody_may_read_them_differently(head: bytes) -> None:
+    with pytest.raises(BadResponse) as refused:
+        read_response(head)
+    assert str(refused.value).isprintable()
+
+
+def test_a_long_fold_takes_no_time() -> None:
+    spaces = " " * 60_000
+    assert head_of(f"HTTP/1.1 200 OK|X: 1{spaces}2|{spaces}3").headers == [(b"x", f"1{spaces}2 3".encode())]
+
+
 def test_a_switch_of_protocols() -> None:
     head = head_of("HTTP/1.1 101 Switching Protocols|Connection: upgrade|Upgrade: websocket|Sec-WebSocket-Accept: x")
     assert (head.upgrade, head.length, head.headers) == (b"websocket", 0, [(b"sec-websocket-accept", b"x")])
@@ -114,7 +168,13 @@ OK = "HTTP/1.1 200 OK"
         "SSH-2.0-OpenSSH_9",
         f"{OK}|X : 1",
         f"{OK}| X: 1",
-        f"{OK}|X: 1| 2",
+        f"{OK}|X: 1| |Y: 2",
+        f"{OK}|X: 1|\t",
+        f"{OK}|X| : 1",
+        f"{OK}|Content-Length: 5| 0",
+        f"{OK}|Content-Length:| 5",
+        f"{OK}|Transfer-Encoding: |\tchunked",
+        f"{OK}|Connection: close,| content-length",
         f"{OK}|X",
         f"{OK}|X: 1\nY: 2",
         f"{OK}|X: 1\rY: 2",

@@ -76,6 +76,10 @@ RESPONSES = {
     b"HTTP/1.1 100 x\r\n\r\nHTTP/1.1 200\r\n" + CHUNKED + b"3;a\r\n\r\n0\r\n0\r\nT: 1\r\n\r\n": b"\r\n0",
     b"HTTP/1.1 304 x\r\nContent-Length: 3\r\n\r\n": b"",
     b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n": b"",
+    b"HTTP/1.1 100 x\n\nHTTP/1.1 200 OK\nX: 1\n  2\nContent-Length: 6\n\n\r\n\r\n\n\n": b"\r\n\r\n\n\n",
+    b"HTTP/1.1 200 OK\r\nX: 1\r\n  2\r\nContent-Length: 2\r\n\r\n\n\n": b"\n\n",
+    b"HTTP/1.1 200 OK\nX: 1\n\r\nContent-Length: 0\r\n\r\n": None,
+    b"HTTP/1.1 200 OK\r\nX: 1\n\nContent-Length: 0\r\n\r\n": None,
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n3z": None,
     b"HTTP/1.1 200 OK\r\nA : b\r\n\r\n": None,
 }

@@ -14,6 +14,7 @@ from proxy.http.errors import BadResponse
 from proxy.http.h1.body import BadBody, BodyUntilEnd, ChunkedBody, CountedBody
 from proxy.http.h1.fields import members, out_of_place
 from proxy.http.h1.head import NOTHING, HeadBuffer, HeadTooLong
+from proxy.http.h1.mending import HEAD_END
 from proxy.http.h1.outgoing import H1Outgoing
 from proxy.http.h1.response import MAX_RESPONSE_HEAD_BYTES, ReceivedResponse, read_response
 from proxy.http.h1.text import request_text
@@ -58,7 +59,7 @@ class H1Client:
         self.open_requests = 0
         self._events = events
         self._current: H1Outgoing | None = None
-        self._head = HeadBuffer(MAX_RESPONSE_HEAD_BYTES)
+        self._head = HeadBuffer(MAX_RESPONSE_HEAD_BYTES, HEAD_END)
         self._interim = 0
         self._paused = False
         self._silent = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from proxy.http.h1.fields import HEAD_END
@@ -16,9 +17,11 @@ class HeadTooLong(Exception):
 class HeadBuffer:
     """Keeps what there is of a head until all of it is there."""
 
-    __slots__ = ("begun", "limit")
+    __slots__ = ("_end", "begun", "limit")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, end: re.Pattern[bytes] = HEAD_END) -> None:
+        """``end`` is the empty line, and no longer than 4 bytes."""
+        self._end = end
         self.limit = limit
         """Bytes, the empty line among them."""
         self.begun = bytearray()
@@ -31,9 +34,9 @@ class HeadBuffer:
         before = len(begun)
         if before:
             begun += data[: max(0, self.limit - before)]
-            found = HEAD_END.search(begun, max(0, before - 3))
+            found = self._end.search(begun, max(0, before - 3))
         else:
-            found = HEAD_END.search(data, 0, self.limit)
+            found = self._end.search(data, 0, self.limit)
         if found is None:
             if before + len(data) >= self.limit:
                 raise HeadTooLong

@@ -19,6 +19,7 @@ from proxy.http.h1.fields import (
     split,
     without,
 )
+from proxy.http.h1.mending import ended_properly, unfolded
 from proxy.http.message import UNKNOWN_LENGTH, Header, ResponseHead, Version
 
 MAX_RESPONSE_HEAD_BYTES = 64 * 1024
@@ -36,11 +37,12 @@ class ReceivedResponse(NamedTuple):
 
 
 def read_response(raw: bytes) -> ReceivedResponse:
-    """``raw`` is a head from its first byte to the empty line, that included. ``length`` is that of a response to
-    anything but HEAD.
+    """``raw`` is a head from its first byte to the empty line, that included (:data:`proxy.http.h1.mending.HEAD_END`).
+    ``length`` is that of a response to anything but HEAD.
 
     :raises BadResponse: naming what is wrong.
     """
+    raw = ended_properly(raw)
     line = _LINE.match(raw)
     if line is None:
         raise BadResponse("the first line is not a status line of HTTP/1.0 or HTTP/1.1")
@@ -74,6 +76,10 @@ def _lines(raw: bytes, status: int) -> list[Header]:
     except httptools.HttpParserError as error:
         # After a 101 llhttp stops, whatever the head says.
         if status != _SWITCHING or not lines.complete:
+            # It takes no folded line; without them there is nothing left to mend.
+            mended = unfolded(raw)
+            if mended is not raw:
+                return _lines(mended, status)
             raise BadResponse(str(error)) from None
     if not lines.complete:
         raise BadResponse("llhttp finds no end of the head")
