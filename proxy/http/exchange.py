@@ -23,7 +23,7 @@ from proxy.http.content import is_stream
 from proxy.http.errors import BadRequest
 from proxy.http.forward import new_request_id, response_for
 from proxy.http.hash_key import hash_key
-from proxy.http.message import Data, Headers, ResponseHead
+from proxy.http.message import Data, Headers, ResponseHead, Version
 from proxy.http.nobody import NOBODY
 from proxy.http.policy.normalization import Elsewhere
 from proxy.http.reach import Search, take
@@ -263,7 +263,9 @@ class Exchange(RequestLife):
             return
         self.moved = self._request_ended = True
         if trailers:
-            trailers = self._session.trailers_for_upstream(trailers)
+            # Of HTTP/1.1 they go no further (decision 061).
+            over_two = self.head.version is Version.HTTP_2
+            trailers = self._session.trailers_for_upstream(trailers) if over_two else []
         self._trailers = trailers
         if self._outgoing is not None:
             self._outgoing.finish(trailers)

@@ -144,9 +144,10 @@ def request_for(
     )
 
 
-def trailers_of_request(trailers: Headers, reserved: frozenset[bytes]) -> Headers:
-    """Without what :func:`request_for` writes or takes out: some servers put trailers among the headers."""
-    unwanted = _WRITTEN_HERE | reserved
+def trailers_of_request(trailers: Headers, unwanted: frozenset[bytes]) -> Headers:
+    """Without what :func:`request_for` writes or takes out, and without those ``unwanted``, however they are spelled:
+    some servers put trailers among the headers."""
+    unwanted = frozenset(map(_dashed, unwanted | _WRITTEN_HERE))
     return [trailer for trailer in trailers if _dashed(trailer[0]) not in unwanted]
 
 

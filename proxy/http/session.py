@@ -140,9 +140,12 @@ class HTTPSession:
         return self._described[1]
 
     def trailers_for_upstream(self, trailers: Headers) -> Headers:
-        """Of a request; without what only the gateway may say."""
+        """Of a request; without what only the gateway may say, and what was decided by."""
         route = self.current_route()
-        return trailers_of_request(trailers, route.state.policy.reserved_headers) if route is not None else []
+        if route is None:
+            return []
+        policy = route.state.policy
+        return trailers_of_request(trailers, policy.reserved_headers | policy.decisive_headers)
 
     def ended(self, exchange: Exchange) -> None:
         self._live.discard(exchange)

@@ -44,10 +44,13 @@ class Policy:
         "_rules",
         "_service",
         "_trust_domain",
+        "decisive_headers",
         "reserved_headers",
     )
     reserved_headers: frozenset[bytes]
     """Names under which the gateway passes on what tokens say: a client's own headers of that name never are."""
+    decisive_headers: frozenset[bytes]
+    """Names that some permission looks at: no trailer has them, since a server may put trailers among the headers."""
 
     def __init__(
         self,
@@ -67,6 +70,7 @@ class Policy:
         self._providers = {provider.name: provider for provider in token_providers}
         named = _providers_of(intentions or ())
         self.reserved_headers = forward_headers(one for name, one in self._providers.items() if name in named)
+        self.decisive_headers = _headers_asked_for(intentions or ())
         self._compiled: dict[Intention, tuple[tuple[CompiledPermission, Tokens | None], ...]] = {}
         self._rules: dict[tuple[Identity, str], _Rules] = {}
         self._remembered = 0
@@ -244,6 +248,11 @@ def _step(caller: _Caller, intention: Intention, compiled: CompiledPermission, t
 
 def _by_action(caller: _Caller, intention: Intention) -> Decision:
     return caller.permitted(intention) if intention.action is Action.ALLOW else caller.denied_by(intention)
+
+
+def _headers_asked_for(intentions: Iterable[Intention]) -> frozenset[bytes]:
+    permissions = (permission for one in intentions for permission in one.permissions)
+    return frozenset(header.name.lower().encode() for permission in permissions for header in permission.headers)
 
 
 def _providers_of(intentions: Iterable[Intention]) -> frozenset[str]:

@@ -202,8 +202,15 @@ Make = Callable[..., Stage]
 def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     stages: list[Stage] = []
 
-    def make(method: bytes = b"GET", *, length: int = 0, timeout_s: float = 0.0, **fields: Any) -> Stage:
-        head = RequestHead(method, b"/a", b"db", Version.HTTP_1_1, length=length, **fields)
+    def make(
+        method: bytes = b"GET",
+        *,
+        length: int = 0,
+        timeout_s: float = 0.0,
+        version: Version = Version.HTTP_1_1,
+        **fields: Any,
+    ) -> Stage:
+        head = RequestHead(method, b"/a", b"db", version, length=length, **fields)
         stages.append(Stage(monkeypatch, head, timeout_s=timeout_s))
         return stages[-1]
 
@@ -219,12 +226,25 @@ def test_what_came_before_there_was_a_connection_is_sent_on_it(stage: Make) -> N
     one.exchange.on_request_data(memoryview(b"read"))
     one.exchange.on_request_end([(b"x-sum", b"1")])
     asked = one.reach()
-    assert (bytes(asked.body), asked.finished) == (b"already read", [(b"x-sum", b"1")])
+    assert (bytes(asked.body), asked.finished) == (b"already read", [])
     one.exchange.on_response(ResponseHead(200, length=2), end=False)
     one.exchange.on_response_data(b"ok")
     one.exchange.on_response_end([])
     assert (one.client.status, bytes(one.client.body), one.client.finished) == (200, b"ok", [])
     one.check_over(CloseReason.COMPLETED)
+
+
+@pytest.mark.parametrize(
+    ("version", "passed_on"), [(Version.HTTP_1_1, []), (Version.HTTP_2, [(b"x-sum", b"1")])]
+)
+def test_trailers_of_a_request_go_on_over_http2_alone(stage: Make, version: Version, passed_on: list[object]) -> None:
+    for early in (True, False):
+        one = stage(b"POST", length=UNKNOWN_LENGTH, version=version)
+        if early:
+            one.exchange.on_request_end([(b"x-sum", b"1")])
+        asked = one.reach()
+        one.exchange.on_request_end([(b"x-sum", b"1")])
+        assert asked.finished == passed_on
 
 
 def test_a_side_that_takes_no_more_stops_the_other(stage: Make) -> None:
@@ -339,10 +359,10 @@ def test_a_small_body_that_was_not_looked_at_is_sent_again(stage: Make) -> None:
     assert not one.client.waits()
     one.exchange.on_request_data(b", after")
     one.exchange.on_request_end([(b"x", b"y")])
-    assert (bytes(asked.body), asked.finished) == (b"before, meanwhile, after", [(b"x", b"y")])
+    assert (bytes(asked.body), asked.finished) == (b"before, meanwhile, after", [])
     one.exchange.on_response_lost(LOST, unprocessed=True)
     asked = one.reach()
-    assert (bytes(asked.body), asked.finished) == (b"before, meanwhile, after", [(b"x", b"y")])
+    assert (bytes(asked.body), asked.finished) == (b"before, meanwhile, after", [])
 
 
 def test_nothing_is_asked_again_that_is_not_at_hand_or_after_something_was_told(stage: Make) -> None:

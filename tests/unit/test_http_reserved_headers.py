@@ -64,3 +64,4 @@ def test_neither_does_it_in_trailers() -> None:
     names = (b"x-claims", b"x_claims", b"x-forwarded-client-cert", b"x_forwarded_client_cert", b"x-checksum", b"a_b")
     kept = trailers_of_request([(name, b"1") for name in names], RESERVED)
     assert kept == [(b"x-checksum", b"1"), (b"a_b", b"1")]
+    assert trailers_of_request([(b"a-b", b"1"), (b"a_b", b"1"), (b"ab", b"1")], frozenset({b"a_b"})) == [(b"ab", b"1")]

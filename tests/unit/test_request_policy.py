@@ -264,6 +264,13 @@ def test_names_that_only_the_gateway_writes() -> None:
     assert policy(layered(READ), providers=providers).reserved_headers == frozenset()
 
 
+def test_names_that_permissions_look_at() -> None:
+    role, tenant = HeaderMatch("X-Role", Match.EXACT, "admin"), HeaderMatch("x-tenant", Match.PRESENT)
+    asked = policy(layered(Permission(ALLOW, headers=(role,)), Permission(DENY, headers=(role, tenant))), layered(READ))
+    assert asked.decisive_headers == {b"x-role", b"x-tenant"}
+    assert policy(layered(READ), known=False).decisive_headers == frozenset()
+
+
 def test_a_decision_is_explained_step_by_step() -> None:
     compiled = policy(layered(ADMIN, NO_ADMIN, READ, Permission(ALLOW, Match.REGEX, "/(")))
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from proxy.http.h1.body import BodyReader
 from proxy.http.h1.sender import CHUNKED, NO_BODY, RAW, H1Sender
-from proxy.http.h1.text import last_chunk
+from proxy.http.h1.text import LAST_CHUNK
 from proxy.http.message import UNKNOWN_LENGTH, Data, Headers
 from proxy.http.streams import OutgoingEvents
 
@@ -38,13 +38,15 @@ class H1Outgoing(H1Sender):
         self._client.break_off(self, "the request goes on after its announced length")
 
     def finish(self, trailers: Headers) -> None:
+        """``trailers`` are dropped: servers of HTTP/1.1 have put them among the headers, which were decided about.
+        See docs/decisions/061-trailers-of-requests.md."""
         if not self.open or self.sent:
             return
         if self._left > 0:
             self._client.break_off(self, "the request ends before its announced length")
             return
         if self._left == CHUNKED:
-            self._wire.write(last_chunk(trailers))
+            self._wire.write(LAST_CHUNK)
         self._left = NO_BODY
         self.sent = True
         if self.tunnel:
