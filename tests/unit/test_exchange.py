@@ -234,9 +234,7 @@ def test_what_came_before_there_was_a_connection_is_sent_on_it(stage: Make) -> N
     one.check_over(CloseReason.COMPLETED)
 
 
-@pytest.mark.parametrize(
-    ("version", "passed_on"), [(Version.HTTP_1_1, []), (Version.HTTP_2, [(b"x-sum", b"1")])]
-)
+@pytest.mark.parametrize(("version", "passed_on"), [(Version.HTTP_1_1, []), (Version.HTTP_2, [(b"x-sum", b"1")])])
 def test_trailers_of_a_request_go_on_over_http2_alone(stage: Make, version: Version, passed_on: list[object]) -> None:
     for early in (True, False):
         one = stage(b"POST", length=UNKNOWN_LENGTH, version=version)
