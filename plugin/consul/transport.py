@@ -65,6 +65,9 @@ class Reply:
         return self.headers.get("X-Consul-Results-Filtered-By-ACLs", "") == "true"
 
 
+_ANONYMOUS = "00000000-0000-0000-0000-000000000002"
+"""The accessor ID of Consul's token for those who send none."""
+_AS_ANYBODY = "anonymous token lacks permission"
 _ALL_THERE_IS_IN_CE = frozenset({("ns", "default"), ("ns", "*"), ("partition", "default")})
 
 
@@ -384,6 +387,13 @@ def _forbidden(path: str, params: tuple[tuple[str, str], ...], text: str, access
         return ConsulForbidden(
             f"Consul does not know the ACL token{known} (ACL not found): it was deleted, expired or is of another "
             "cluster; set CONSUL_HTTP_TOKEN or CONSUL_HTTP_TOKEN_FILE to a valid one",
+            accessor=accessor,
+        )
+    if accessor not in ("", _ANONYMOUS) and _AS_ANYBODY in text:
+        # Seen when a datacenter passes a request on: another one takes a local token for none at all.
+        return ConsulForbidden(
+            f"Consul refuses {path} in another datacenter ({text}): the token with accessor {accessor} is one of its"
+            " own datacenter alone; use a token that was created without -local",
             accessor=accessor,
         )
     rule = endpoints.missing_rule(path, params, text)

@@ -15,11 +15,13 @@ import msgspec
 from plugin.consul import endpoints
 from plugin.consul.api import Check, HealthEntry
 from plugin.consul.client import ConsulClient, decode, decode_rows
+from plugin.consul.endpoints import Params
 from plugin.errors import ConsulError, ConsulForbidden, ConsulUnavailable, GatewayError, UnknownKind
 from plugin.linking import entry, intentions
 from plugin.linking.edit import Entry, is_marked
 from plugin.linking.instances import CatalogNode
 from plugin.linking.plan import SERVICES_RULE, EditStep, Found, Permission, Plan, RegisterStep, RemoveStep, Step
+from plugin.linking.primary import place_of_entries
 
 ATTEMPTS = 20
 """Of one check-and-set; each failure means that somebody else's edit came through."""
@@ -37,16 +39,17 @@ class Outcome:
 
 async def find(client: ConsulClient, service: str, gateway: str, node: str = "") -> Found:
     """:raises ConsulError, ConfigError: when anything that a decision needs cannot be read."""
+    place = await place_of_entries(client)
     are_entries = await _knows_kind(client, intentions.KIND, service)
-    gateways, all_gateways = await _gateways(client)
+    gateways, all_gateways = await _gateways(client, place)
     return Found(
-        entry=await read_entry(client, entry.KIND, gateway),
-        intentions=await read_entry(client, intentions.KIND, service) if are_entries else None,
+        entry=await _read_entry(client, entry.KIND, gateway, place),
+        intentions=await _read_entry(client, intentions.KIND, service, place) if are_entries else None,
         intentions_are_entries=are_entries,
         deletes_safely=await _knows_kind(client, _KIND_OF_1_11),
         gateways=gateways,
         all_gateways=all_gateways,
-        clashes=await read_entry(client, "ingress-gateway", gateway) is not None,
+        clashes=await _read_entry(client, "ingress-gateway", gateway, place) is not None,
         node=await _node(client, node) if node else None,
         instances=await _instances(client, endpoints.health(service), endpoints.NODE_READ_RULE),
         mesh=await _instances(
@@ -55,9 +58,9 @@ async def find(client: ConsulClient, service: str, gateway: str, node: str = "")
     )
 
 
-async def read_entry(client: ConsulClient, kind: str, name: str) -> Entry | None:
+async def _read_entry(client: ConsulClient, kind: str, name: str, place: Params) -> Entry | None:
     path = endpoints.config(kind, name)
-    reply = await client.blocking_get(path)
+    reply = await client.blocking_get(path, place)
     return None if reply.status == 404 else decode(reply, dict[str, Any], path)
 
 
@@ -70,10 +73,10 @@ async def _knows_kind(client: ConsulClient, kind: str, name: str = "") -> bool:
     return True
 
 
-async def _gateways(client: ConsulClient) -> tuple[tuple[Entry, ...], bool]:
+async def _gateways(client: ConsulClient, place: Params) -> tuple[tuple[Entry, ...], bool]:
     """The entries that the token may see, and whether these are all."""
     path = endpoints.config(entry.KIND)
-    reply = await client.blocking_get(path)
+    reply = await client.blocking_get(path, place)
     return decode_rows(reply, dict[str, Any], path), not reply.filtered
 
 
@@ -173,14 +176,14 @@ async def carry_out(client: ConsulClient, plan: Plan) -> Outcome:
 
 async def _step(client: ConsulClient, step: Step) -> tuple[str, ...]:
     if isinstance(step, EditStep):
-        return await write_edit(client, step)
+        return await _write_edit(client, step)
     if isinstance(step, RegisterStep):
         await client.put(endpoints.CATALOG_REGISTER, step.body)
         return step.todo
     return await _remove(client, step)
 
 
-async def write_edit(client: ConsulClient, step: EditStep) -> tuple[str, ...]:
+async def _write_edit(client: ConsulClient, step: EditStep) -> tuple[str, ...]:
     """What was done; nothing when somebody else did it meanwhile.
 
     :raises Refused: when the entry has become one that must not be changed so.
@@ -192,7 +195,9 @@ async def write_edit(client: ConsulClient, step: EditStep) -> tuple[str, ...]:
             return ()
         if await _write(client, edit.kind, edit.name, edit.after, edit.cas):
             return edit.todo
-        edit = step.revise(await read_entry(client, edit.kind, edit.name))
+        # Asked anew each time: it may be this that was wrong.
+        place = await place_of_entries(client)
+        edit = step.revise(await _read_entry(client, edit.kind, edit.name, place))
     raise ConsulUnavailable(
         f"the {edit.kind} entry {edit.name} was changed by somebody else {ATTEMPTS} times in a row; try again"
     )
