@@ -11,7 +11,7 @@ from proxy.policy.intention_index import intention_text
 from proxy.rules import Intention
 
 SEAL = object()
-"""Without it no Permit comes into being. Only the policy uses it (``tests/unit/test_architecture.py``)."""
+"""Without it no Permit comes into being. Only the policy uses it (``tests/unit/project/test_architecture.py``)."""
 
 
 @dataclass(frozen=True, slots=True)

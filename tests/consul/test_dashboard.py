@@ -31,7 +31,7 @@ from tests.support.browser import Browser
 from tests.support.eventually import SCALE, eventually
 from tests.support.linking import Links, dial, let_in, serves
 from tests.support.mesh_client import MeshClient, MeshConnection, Refused
-from tests.unit.test_admin import READY
+from tests.unit.plugin.admin.test_admin import READY
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -21,7 +21,7 @@ from tests.support.eventually import eventually
 from tests.support.linking import Links, kept_out, sample, serves
 from tests.support.mesh_client import MeshClient
 from tests.support.promql import Selector, used
-from tests.unit.test_metrics import alert_rules, panel_expressions
+from tests.unit.plugin.admin.test_metrics import alert_rules, panel_expressions
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -1,7 +1,7 @@
 """Golden files: facts in Consul's own JSON, and beside them what they must be assembled to.
 
-``GOLDENS=update pytest tests/unit/test_assemble.py`` writes the expected half anew: read the difference before it is
-kept. Certificates and keys are made for each run; in the files stand their names (``<ca.pem>``).
+``GOLDENS=update pytest tests/unit/plugin/assemble/test_assemble.py`` writes the expected half anew: read the difference
+before it is kept. Certificates and keys are made for each run; in the files stand their names (``<ca.pem>``).
 """
 
 from __future__ import annotations

@@ -1,0 +1,144 @@
+"""Instances: own queries up to the budget, a shared signal beyond it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+import pytest
+
+from plugin.consul import endpoints
+from plugin.consul.client import ConsulClient
+from plugin.errors import ConsulForbidden
+from plugin.observe import instance_reader, sweep
+from plugin.observe.instance_reader import InstanceReader
+from plugin.observe.store import FactStore
+from proxy.model import ServiceName
+from tests.support.eventually import eventually
+from tests.support.fake_consul import FakeConsul, body, status
+from tests.unit.plugin.consul.test_store import entry
+
+
+def rows(name: str, *ports: int) -> list[dict[str, Any]]:
+    return [
+        {"Node": {"Node": "n"}, "Service": {"ID": f"{name}-{port}", "Service": name, "Port": port}, "Checks": []}
+        for port in ports
+    ]
+
+
+@contextlib.asynccontextmanager
+async def reading(fake: FakeConsul, names: Iterable[str], *, own: int) -> AsyncIterator[FactStore]:
+    store = FactStore()
+    fake.values[endpoints.HEALTH_STATE] = []
+    fake.values[endpoints.CATALOG_SERVICES] = {}
+    async with ConsulClient(fake.settings) as client:
+        reader = InstanceReader(client, store, own_queries=own)
+        store.subscribe_links(reader.linked)
+        store.entry.learned(entry(*names))
+        task = asyncio.get_running_loop().create_task(reader.run())
+        try:
+            yield store
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+def ports(store: FactStore, name: str) -> list[int] | None:
+    fact = store.service_facts(ServiceName(name)).instances
+    return None if fact.value is None else [instance.service.port for instance in fact.value]
+
+
+@pytest.fixture
+async def fake(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeConsul]:
+    monkeypatch.setattr(sweep, "SWEEP_PAUSE_S", 0.05)
+    async with FakeConsul() as consul:
+        yield consul
+
+
+@pytest.mark.parametrize("own", [10, 0, 2])
+async def test_instances_are_followed_with_and_without_a_query_of_their_own(fake: FakeConsul, own: int) -> None:
+    names = ["a", "b", "c", "d"]
+    for name in names:
+        fake.values[endpoints.health(name)] = rows(name, 1)
+    async with reading(fake, names, own=own) as store:
+        await eventually(lambda: all(ports(store, name) == [1] for name in names))
+        for name in names:
+            await fake.put(endpoints.health(name), rows(name, 1, 2))
+        await eventually(lambda: all(ports(store, name) == [1, 2] for name in names))
+        await fake.put(endpoints.health("d"), [])
+        await eventually(lambda: ports(store, "d") == [])
+
+
+async def test_connections_stay_within_the_budget(fake: FakeConsul) -> None:
+    names = [f"s{number}" for number in range(300)]
+    for name in names:
+        fake.values[endpoints.health(name)] = rows(name, 1)
+    async with reading(fake, names, own=8) as store:
+        await eventually(lambda: all(ports(store, name) == [1] for name in names))
+        assert fake.most_open <= 8 + 2 + instance_reader.SWEEP_REQUESTS
+
+
+async def test_shared_signals_are_not_asked_for_while_nobody_needs_them(fake: FakeConsul) -> None:
+    fake.values[endpoints.health("a")] = rows("a", 1)
+    async with reading(fake, ["a"], own=1) as store:
+        await eventually(lambda: ports(store, "a") == [1])
+        assert not fake.asked(endpoints.HEALTH_STATE)
+        store.entry.learned(entry("a", "b"))
+        fake.values[endpoints.health("b")] = rows("b", 2)
+        await eventually(lambda: ports(store, "b") == [2])
+        await eventually(lambda: fake.asked(endpoints.HEALTH_STATE))
+
+
+@pytest.mark.parametrize("own", [1, 0])
+async def test_faults_keep_the_instances_and_are_retried(fake: FakeConsul, own: int) -> None:
+    path = endpoints.health("a")
+    fake.values[path] = rows("a", 1)
+    async with reading(fake, ["a"], own=own) as store:
+        await eventually(lambda: ports(store, "a") == [1])
+        fake.fail(path, status(500, "rpc error"), body(b'[{"Node"', fake.index + 1))
+        seen: list[list[int] | None] = []
+        await fake.put(path, rows("a", 1, 2))
+        while ports(store, "a") != [1, 2]:
+            await store.changed()
+            seen.append(ports(store, "a"))
+        assert all(each in ([1], [1, 2]) for each in seen)
+
+
+@pytest.mark.parametrize("own", [1, 0])
+async def test_hidden_instances_are_not_known_to_be_none(fake: FakeConsul, own: int) -> None:
+    """Without node:read Consul answers 200 and an empty list; newer ones say that they left something out."""
+    fake.values[endpoints.health("a")] = []
+    fake.headers["X-Consul-Results-Filtered-By-ACLs"] = "true"
+    async with reading(fake, ["a"], own=own) as store:
+        await eventually(lambda: store.service_facts(ServiceName("a")).instances.problem)
+        fact = store.service_facts(ServiceName("a")).instances
+        assert not fact.known
+        assert isinstance(fact.problem, ConsulForbidden)
+        assert fact.problem.rule == 'node_prefix "" { policy = "read" }'
+
+
+async def test_unlinked_service_gives_its_query_back_and_says_nothing_more(fake: FakeConsul) -> None:
+    for name in ("a", "b"):
+        fake.values[endpoints.health(name)] = rows(name, 1)
+    async with reading(fake, ["a"], own=1) as store:
+        await eventually(lambda: ports(store, "a") == [1])
+        store.entry.learned(entry("b"))
+        await eventually(lambda: ports(store, "b") == [1])
+        asked = len(fake.asked(endpoints.health("a")))
+        await fake.move(fake.index + 1)
+        store.entry.learned(entry("a", "b"))
+        await eventually(lambda: ports(store, "a") == [1])
+        assert len(fake.asked(endpoints.health("a"))) > asked
+
+
+async def test_lower_index_is_read_again(fake: FakeConsul) -> None:
+    path = endpoints.health("a")
+    fake.values[path] = rows("a", 1)
+    async with reading(fake, ["a"], own=1) as store:
+        await eventually(lambda: ports(store, "a") == [1])
+        fake.values[path] = rows("a", 2)
+        await fake.move(3)
+        await eventually(lambda: ports(store, "a") == [2])
