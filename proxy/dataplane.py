@@ -88,6 +88,8 @@ class DataPlane:
         self._shortages = ShortageLog(self.loop.time)
         self.alone_since_s: float | None = None
         """Monotonic time since which no control process has said what is in force."""
+        self.keys_wanted: set[str] = set()
+        """Token providers of which a token named a key that is not known; the control process has not been told yet."""
         self.pending = PendingHandshakes(self.loop, limits.handshake_timeout_s)
         self._room = Room(limits, descriptors)
         self.turn = Turn(self.loop)

@@ -10,7 +10,7 @@ import msgspec
 
 from proxy.model import Mesh, Service, ServiceName
 
-PROTOCOL_VERSION = 5
+PROTOCOL_VERSION = 6
 """Raised whenever a frame changes its meaning; a worker of another version is drained, never driven."""
 
 
@@ -168,6 +168,12 @@ class Listening(msgspec.Struct, frozen=True, tag="listening"):
     """A :class:`Listen` is in force."""
 
     addresses: tuple[str, ...]
+
+
+class KeysWanted(msgspec.Struct, frozen=True, tag="keys_wanted"):
+    """Requests were refused whose tokens name keys that these providers do not have, as far as the worker knows."""
+
+    providers: tuple[str, ...]
 
 
 class Pong(msgspec.Struct, frozen=True, tag="pong"):
@@ -358,4 +364,4 @@ class Recollection(msgspec.Struct, frozen=True, tag="recollection"):
 
 
 ToWorker = Start | Update | AccessLogTarget | AuditLogTarget | Drain | Query | Kill | Listen | Ping | Recall
-ToControl = Hello | Applied | Counters | ConnectionPage | Killed | Listening | Pong | Recollection
+ToControl = Hello | Applied | Counters | ConnectionPage | KeysWanted | Killed | Listening | Pong | Recollection

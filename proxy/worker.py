@@ -27,6 +27,7 @@ from proxy.messages import (
     Counters,
     Drain,
     Hello,
+    KeysWanted,
     Kill,
     Limits,
     Listen,
@@ -283,6 +284,9 @@ class Worker:
     def _report(self) -> None:
         if self._plane is None or self._link is None:
             return
+        if wanted := self._plane.keys_wanted:
+            self._link.send(KeysWanted(tuple(sorted(wanted))))
+            wanted.clear()
         counters = self._plane.counters()
         if counters != self._reported:
             self._reported = counters

@@ -11,7 +11,8 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from math import inf
 
 from tenacity import RetryCallState, Retrying, wait_exponential, wait_random
 
@@ -27,6 +28,8 @@ from proxy.logs import emit
 
 logger = logging.getLogger(__name__)
 
+RENEW_EACH_S = 10.0
+"""Whoever sends tokens of keys that nobody has makes us ask a provider so often, and no more."""
 REFRESH_AFTER = (0.75, 0.9)
 """Of ``CacheDuration``, by chance within: gateways that began together do not come together."""
 
@@ -44,6 +47,8 @@ class KeyKeeper:
         self._fetching: dict[RemoteKeys, asyncio.Task[None]] = {}
         self._now: dict[RemoteKeys, asyncio.Event] = {}
         """Set to fetch again at once."""
+        self._renewed_s: dict[RemoteKeys, float] = {}
+        """When that was last done because of a token; monotonic."""
         self._group: asyncio.TaskGroup | None = None
 
     def know(self, keys: Mapping[KeptKeys, Fact[str]]) -> None:
@@ -55,6 +60,21 @@ class KeyKeeper:
         self._files.check_now()
         for event in self._now.values():
             event.set()
+
+    def renew(self, providers: Collection[str]) -> None:
+        """Tokens have named keys that these providers do not have, as far as is known: ask whether they have new ones.
+
+        What could not be had last time is asked for as it would have been: the pauses grow while that fails.
+        """
+        now_s = time.monotonic()
+        for source in self._sources(providers):
+            if not isinstance(source, RemoteKeys) or source not in self._now:
+                continue
+            if self._facts[source].problem is None and now_s - self._renewed_s.get(source, -inf) >= RENEW_EACH_S:
+                self._renewed_s[source] = now_s
+                self._now[source].set()
+                message = f"a token names a key that is not known, asking again for those at {source.where}"
+                emit(logger, logging.INFO, "keys.asked_again", message)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -70,12 +90,13 @@ class KeyKeeper:
     def _providers_changed(self) -> None:
         if self._group is None:
             return
-        wanted = {source for source in self._sources() if not isinstance(source, InlineKeys)}
+        wanted = {source for source in self._sources(self._store.mesh_facts().wanted_providers) if not isinstance(source, InlineKeys)}
         for gone in self._facts.keys() - wanted:
             del self._facts[gone]
             if isinstance(gone, RemoteKeys):
                 self._fetching.pop(gone).cancel()
                 del self._now[gone]
+                self._renewed_s.pop(gone, None)
         new = wanted - self._facts.keys()
         for source in new:
             self._facts[source] = self._before.get(source, Fact())
@@ -89,10 +110,9 @@ class KeyKeeper:
                 self._read(source)
         self._store.set_keys(self._facts)
 
-    def _sources(self) -> Iterable[KeySource]:
-        mesh = self._store.mesh_facts()
-        rows = by_name(mesh.providers.value or ())
-        for name in mesh.wanted_providers & rows.keys():
+    def _sources(self, names: Collection[str]) -> Iterable[KeySource]:
+        rows = by_name(self._store.mesh_facts().providers.value or ())
+        for name in rows.keys() & set(names):
             try:
                 yield read_provider(rows[name]).source
             except NotUnderstood:

@@ -55,6 +55,10 @@ class Needs:
         self._files.check_now()
         self._keys.read_again()
 
+    def renew_keys(self, providers: Collection[str]) -> None:
+        """A token has named a key of one of these providers that is not known."""
+        self._keys.renew(providers)
+
     def changed(self, name: ServiceName, facts: ServiceFacts | None) -> None:
         """``facts`` are the newest of a linked service, or ``None`` when it is unlinked."""
         paths = frozenset(path for path in _paths(facts) if path)

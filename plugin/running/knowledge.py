@@ -44,6 +44,7 @@ class Knowledge:
             plane.audit.journal, published, plane.workers.publish, self.store.index_of_intentions
         )
         self.needs = Needs(self.store, settings.dns_servers)
+        plane.workers.on_keys_wanted = self.needs.renew_keys
         self.gateway = Gateway(
             self.store,
             published,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from plugin.errors import StartError
 from plugin.process.runtime_dir import RuntimeDirectory
@@ -34,6 +34,7 @@ class Intake:
         on_progress: Callable[[Worker], None],
         on_disconnect: Callable[[Worker, str], None],
         on_exit: Callable[[Worker, int | None], None],
+        on_keys_wanted: Callable[[Collection[str]], None],
     ) -> None:
         self._settings = settings
         self._directory = directory
@@ -41,6 +42,7 @@ class Intake:
         self._on_progress = on_progress
         self._on_disconnect = on_disconnect
         self._on_exit = on_exit
+        self._on_keys_wanted = on_keys_wanted
         self.access_log_fd = settings.access_log_fd
         """-1: no log."""
         self.audit_log_fd = settings.audit_log_fd
@@ -69,6 +71,7 @@ class Intake:
             on_progress=self._on_progress,
             on_disconnect=self._on_disconnect,
             on_exit=self._on_exit,
+            on_keys_wanted=self._on_keys_wanted,
             child=child,
         )
         await worker.start(ours, self._start_frame(place, child.pid))
@@ -102,6 +105,7 @@ class Intake:
             on_progress=self._on_progress,
             on_disconnect=self._on_disconnect,
             on_exit=self._on_exit,
+            on_keys_wanted=self._on_keys_wanted,
         )
         worker.counters = counters
         await worker.adopt(orphan.connection, orphan.hello, orphan.frames)

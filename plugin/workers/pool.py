@@ -64,7 +64,10 @@ class Workers:
             on_progress=self._progress,
             on_disconnect=self._disconnected,
             on_exit=self._exited,
+            on_keys_wanted=self._keys_wanted,
         )
+        self.on_keys_wanted: Callable[[Collection[str]], None] = lambda providers: None
+        """Called with the names of token providers of which a worker has seen a key that is not known."""
         self._leaving: list[Worker] = []
         self._to_drain: list[Worker] = []
         self.pulse = Pulse(lambda: self.all, self._is_serving, self._replace_hung, self._recovered)
@@ -185,6 +188,9 @@ class Workers:
 
     async def _adopt(self, index: int, orphan: Orphan) -> Worker:
         return await self._intake.adopt(index, orphan, self._unmet.pop(orphan.pid, None))
+
+    def _keys_wanted(self, providers: Collection[str]) -> None:
+        self.on_keys_wanted(providers)
 
     async def _spawn(self, place: Place) -> None:
         worker = await self._intake.start(place)

@@ -38,6 +38,7 @@ from proxy.messages import (
     Counters,
     Drain,
     Hello,
+    KeysWanted,
     Kill,
     Killed,
     Listen,
@@ -92,6 +93,7 @@ class Worker:
         on_progress: Callable[[Worker], None],
         on_disconnect: Callable[[Worker, str], None],
         on_exit: Callable[[Worker, int | None], None],
+        on_keys_wanted: Callable[[Collection[str]], None],
         child: subprocess.Popen[bytes] | None = None,
     ) -> None:
         self.index = index
@@ -116,6 +118,7 @@ class Worker:
         self._published = published
         self._on_progress = on_progress
         self._on_disconnect = on_disconnect
+        self._on_keys_wanted = on_keys_wanted
         self._channel: Channel | None = None
         self._behind = _Behind()
         self._synchronised = False
@@ -334,6 +337,8 @@ class Worker:
                 self._applied(frame)
             case Counters():
                 self.counters = frame
+            case KeysWanted():
+                self._on_keys_wanted(frame.providers)
             case Hello():
                 self._greeted(frame)
             case Pong():

@@ -149,6 +149,8 @@ class Exchange(RequestLife):
                 self.request_id = value
         decision = self.decision = session.decide(route, asked, self.opened_at_s)
         if isinstance(decision, Refusal):
+            if decision.unknown_keys:
+                self._plane.keys_wanted.update(decision.unknown_keys)
             self._reply(replies.NO_TOKEN if decision.token else replies.DENIED, decision.reason, decision.sentence)
             return
         if too_old := self._plane.too_old():

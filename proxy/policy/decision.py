@@ -51,6 +51,8 @@ class Refusal:
     token: str = ""
     """What was wrong with the token that would have helped: the client may come back with a good one (401). Empty for
     one that is good and lacks a claim."""
+    unknown_keys: tuple[str, ...] = ()
+    """As of a :class:`proxy.http.policy.tokens.Rejected`."""
 
 
 Decision = Permit | Refusal

@@ -132,6 +132,21 @@ async def test_keys_rotate_and_survive_a_server_that_is_away(scene: Scene) -> No
     await scene.gets(200, token=token(OLD))
 
 
+async def test_a_new_key_counts_as_soon_as_a_token_names_it(scene: Scene) -> None:
+    """The keys are good for an hour: nothing but the token makes the gateway ask again."""
+    hour = remote(scene.keys, CacheDuration="1h", RetryPolicy=QUICKLY)
+    await scene.provide(JSONWebKeySet=hour)
+    await scene.intend(**NEEDED)
+    await scene.gets(200, token=token(OLD))
+    scene.keys.serve(NEW)
+    assert await scene.asks(token=token(NEW)) == 401
+    await scene.gets(200, token=token(NEW))
+    assert await scene.asks(token=token(OLD)) == 401
+    scene.keys.serve(OLD)
+    await scene.provide()
+    await scene.gets(200, token=token(OLD))
+
+
 async def test_another_entry_counts_at_once_and_a_broken_one_lets_nobody_in(scene: Scene) -> None:
     await scene.intend(**NEEDED)
     await scene.gets(200, token=token(OLD))

@@ -108,4 +108,9 @@ def _with_tokens(decision: Decision, accepted: Accepted) -> Decision:
 def _because(refusal: Refusal, why: Rejected) -> Refusal:
     # Whoever has shown a good token need not be asked for one (RFC 6750 section 3.1: insufficient_scope is 403).
     helps = not why.unknown and not why.claims
-    return replace(refusal, sentence=f"{refusal.sentence} ({why.why})", token=why.why if helps else "")
+    return replace(
+        refusal,
+        sentence=f"{refusal.sentence} ({why.why})",
+        token=why.why if helps else "",
+        unknown_keys=why.unknown_keys,
+    )

@@ -51,6 +51,10 @@ class KeySet:
         return [key for key in self.keys if algorithm in key.algorithms and (not kid or not key.kid or key.kid == kid)]
 
 
+    def knows(self, kid: str) -> bool:
+        return any(key.kid == kid for key in self.keys)
+
+
 def read_keys(keys_json: str) -> KeySet:
     """Never fails: what cannot be used is left out, with the reason."""
     try:

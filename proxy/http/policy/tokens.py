@@ -60,6 +60,8 @@ class Rejected:
     """Nobody can say whether the requirement is met, as the provider or its keys are not known."""
     claims: bool = False
     """The token is good, but does not have the claims that are asked for."""
+    unknown_keys: tuple[str, ...] = ()
+    """Providers of which the token names a key (``kid``) that is not among theirs: they may have a new one."""
 
 
 class Tokens:
@@ -85,11 +87,16 @@ class Tokens:
             "; ".join(one.why for one in rejections),
             unknown=any(one.unknown for one in rejections),
             claims=any(one.claims for one in rejections),
+            unknown_keys=tuple(name for one in rejections for name in one.unknown_keys),
         )
 
 
 class _Invalid(Exception):
     """The text says what is wrong with the token: ``has expired``."""
+
+
+class _UnknownKey(_Invalid):
+    """It names one that the provider does not have, as far as is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +139,8 @@ class Verifier:
         try:
             verified = self._in_time(found.token, now_s)
         except _Invalid as error:
-            return Rejected(f"the token of {provider.name!r} {error}")
+            unknown = (provider.name,) if isinstance(error, _UnknownKey) else ()
+            return Rejected(f"the token of {provider.name!r} {error}", unknown_keys=unknown)
         for claim in claims:
             if not _holds(verified.claims, claim):
                 why = f"does not have the claim {'.'.join(claim.path)} that is asked for"
@@ -188,9 +196,11 @@ class Verifier:
         if not isinstance(algorithm, str) or not isinstance(kid, str):
             raise _Invalid("has an alg or a kid that is no text")
         keys = self._keys.candidates(algorithm, kid)
-        if not keys:
-            raise _Invalid("is signed by a key or an algorithm that is not of this provider")
         if not any(key.signed(token, algorithm) for key in keys):
+            if kid and not self._keys.knows(kid):
+                raise _UnknownKey("is signed by a key that is not of this provider, or not yet known to be")
+            if not keys:
+                raise _Invalid("is signed by a key or an algorithm that is not of this provider")
             raise _Invalid("has a signature that is not of this provider")
 
     def _check_issuer_and_audience(self, claims: Mapping[str, Any]) -> None:

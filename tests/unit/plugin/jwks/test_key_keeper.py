@@ -155,6 +155,44 @@ async def test_a_reread_fetches_now(server: KeyServer) -> None:
         await eventually(lambda: held(store) == ["new"])
 
 
+async def test_tokens_of_unknown_keys_make_it_ask_now_and_not_again_and_again(server: KeyServer) -> None:
+    store = wanting(row(remote(server, CacheDuration="1h")))
+    async with keeping(store) as keeper:
+        keeper.renew(["okta"])
+        await eventually(lambda: held(store) == ["old"])
+        server.serve(NEW)
+        keeper.renew(["auth0"])
+        keeper.renew(["auth0", "okta"])
+        await eventually(lambda: held(store) == ["new"])
+        asked = len(server.asked)
+        server.serve(OLD, NEW)
+        for _ in range(100):
+            keeper.renew(["okta"])
+        keeper._renewed_s.clear()
+        keeper.renew(["okta"])
+        await eventually(lambda: held(store) == ["old", "new"])
+        assert len(server.asked) == asked + 1
+
+
+async def test_a_server_that_fails_is_not_asked_more_often_for_tokens(server: KeyServer) -> None:
+    slowly = {"RetryPolicy": {"RetryPolicyBackOff": {"BaseInterval": "1h", "MaxInterval": "1h"}}}
+    store = wanting(row(remote(server, CacheDuration="1h", **slowly)))
+    async with keeping(store) as keeper:
+        await eventually(lambda: held(store) == ["old"])
+        server.status = 503
+        keeper.read_again()
+        await eventually(lambda: problem(store))
+        asked = len(server.asked)
+        keeper.renew(["okta"])
+        keeper._renewed_s.clear()
+        keeper.renew(["okta"])
+        server.status = 200
+        server.serve(NEW)
+        keeper.read_again()
+        await eventually(lambda: held(store) == ["new"])
+        assert len(server.asked) == asked + 1
+
+
 async def test_a_file_of_keys_that_is_broken_leaves_the_last_good_ones(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     path.write_bytes(key_set(OLD))

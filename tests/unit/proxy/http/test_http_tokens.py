@@ -107,6 +107,21 @@ def test_a_key_is_chosen_by_kid_and_those_without_one_are_tried() -> None:
     assert "not of this provider" in why_not(signed(kid="k3"), two)
 
 
+def test_a_kid_that_no_key_has_is_told_apart() -> None:
+    two = provider(jwk(rsa_key("two"), kid="k2"), jwk(rsa_key(), kid="k1"))
+
+    def verdict(token: bytes, of: TokenProvider) -> Rejected:
+        found = Tokens((TokenRequirement("okta"),), {"okta": of}).check(bearer(token), NOW_S)
+        assert isinstance(found, Rejected)
+        return found
+
+    assert verdict(signed(kid="k3"), two).unknown_keys == ("okta",)
+    assert verdict(signed(kid="k3"), provider(jwk(rsa_key("two")))).unknown_keys == ("okta",)
+    other = dict(CLAIMS) | {"iss": "https://other.example/"}
+    for known in (signed(kid="k2"), signed(key=rsa_key("three")), signed(other, kid="k1"), b"x"):
+        assert verdict(known, two).unknown_keys == ()
+
+
 def test_a_token_without_an_end_is_good_for_ever() -> None:
     claims = {"iss": CLAIMS["iss"]}
     assert accepted(signed(claims)).valid_until_s == float("inf")
