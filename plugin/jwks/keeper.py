@@ -90,7 +90,11 @@ class KeyKeeper:
     def _providers_changed(self) -> None:
         if self._group is None:
             return
-        wanted = {source for source in self._sources(self._store.mesh_facts().wanted_providers) if not isinstance(source, InlineKeys)}
+        wanted = {
+            source
+            for source in self._sources(self._store.mesh_facts().wanted_providers)
+            if not isinstance(source, InlineKeys)
+        }
         for gone in self._facts.keys() - wanted:
             del self._facts[gone]
             if isinstance(gone, RemoteKeys):

@@ -50,7 +50,6 @@ class KeySet:
         """Those that may have signed; a token or a key without ``kid`` leaves it open which one."""
         return [key for key in self.keys if algorithm in key.algorithms and (not kid or not key.kid or key.kid == kid)]
 
-
     def knows(self, kid: str) -> bool:
         return any(key.kid == kid for key in self.keys)
 
