@@ -107,7 +107,7 @@ class Simulator:
                 connections=(*found.connections, *cuts)[:MOST_CONNECTIONS_SHOWN],
                 requests=(*found.requests, *requests),
             )
-        return found
+        return found.judged()
 
     def _mesh(self, facts: MeshFacts, proposed: Proposed) -> tuple[Mesh, tuple[str, ...]]:
         """As it would be, and what is wrong with it that was not."""

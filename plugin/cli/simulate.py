@@ -75,7 +75,7 @@ def simulate(
     else:
         width = None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL
         render(found, Console(highlight=False, width=width), verbose=verbose)
-    return EXIT_HARMS if found.harms else 0
+    return EXIT_HARMS if found.judged().harms else 0
 
 
 def render(found: Simulation, console: Console, *, verbose: bool) -> None:

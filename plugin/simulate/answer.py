@@ -75,10 +75,12 @@ class Simulation(msgspec.Struct, frozen=True, kw_only=True):
     remarks: tuple[str, ...] = ()
     generation: int = 0
 
-    @property
-    def harms(self) -> bool:
-        """Somebody loses something, or something is wrong."""
+    harms: bool = False
+    """Somebody loses something, or something is wrong."""
+
+    def judged(self) -> Simulation:
+        """With :attr:`harms` as the rest of it says."""
         effects = [one.effect for one in self.access] + [one.effect for one in self.requests]
         lost = "loses" in effects
         broken = any(one.problems or (one.before, one.after) == ("served", "not linked") for one in self.services)
-        return bool(lost or broken or self.connections_cut or self.problems)
+        return msgspec.structs.replace(self, harms=bool(lost or broken or self.connections_cut or self.problems))

@@ -1,4 +1,4 @@
-"""Reads config entries as people write them: HCL or JSON. For the command line; the admin API takes JSON."""
+"""Reads config entries as people write them, HCL or JSON: files given to the command, text typed into the dashboard."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def read_entries(text: str, where: str) -> list[Any]:
     if stripped[0] in "{[":
         try:
             read = json.loads(stripped)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{where} is not JSON: {error}") from error
         return read if isinstance(read, list) else [read]
     return [_read_hcl(text, where)]

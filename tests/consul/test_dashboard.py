@@ -26,8 +26,11 @@ from plugin.answers.status import EndpointStatus, ServiceStatus, Status
 from plugin.dev.consul_agent import ConsulAgent
 from plugin.dev.external import ExternalService, echo, hello
 from plugin.dev.gateway import Gateway
+from plugin.linking.hcl import to_hcl
+from plugin.process.runtime_dir import gateway_directories, read_admin_token
 from plugin.workers.counters import Sum, Totals
 from tests.support.browser import Browser
+from tests.support.command import consul_tgw
 from tests.support.eventually import SCALE, eventually
 from tests.support.linking import Links, dial, let_in, serves
 from tests.support.mesh_client import MeshClient, MeshConnection, Refused
@@ -48,12 +51,18 @@ class Stage:
     agent: ConsulAgent
     gateway: Gateway
     links: Links
+    folder: Path
     clients: dict[str, MeshClient]
     busy: list[asyncio.Task[None]] = field(default_factory=list)
 
     @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self.gateway.admin_port}/"
+
+    @property
+    def admin_token(self) -> str:
+        (directory,) = gateway_directories(self.folder / "run")
+        return read_admin_token(directory)
 
     async def refused(self, source: str, service: str) -> None:
         with pytest.raises(Refused):
@@ -100,7 +109,7 @@ async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage
             await agent.write_intention(source, service)
         await serves(gateway, BILLING, LEDGER, PARTNER)
         clients = {name: await MeshClient.of(agent, name) for name in (WEB, BATCH, REPORTS)}
-        stage = Stage(agent=agent, gateway=gateway, links=links, clients=clients)
+        stage = Stage(agent=agent, gateway=gateway, links=links, folder=folder, clients=clients)
         for source, service in ((WEB, BILLING), (BATCH, BILLING), (BATCH, LEDGER)):
             await let_in(clients[source], gateway, service)
         async with asyncio.TaskGroup() as group:
@@ -194,6 +203,72 @@ async def _is(browser: Browser, script: str, wanted: object) -> bool:
     return True
 
 
+async def _simulated(browser: Browser, text: str, *said: str) -> None:
+    await browser.type("#simulate-text", text)
+    await browser.run("document.getElementById('simulate-text').focus()")
+    await browser.press("Enter", control=True)
+    await says(browser, "#simulate-answer", *said)
+
+
+async def test_a_command_that_is_shown_is_tried_before_it_is_run(stage: Stage, browser: Browser) -> None:
+    """A simulation needs the admin token, also where the page itself does not."""
+    await says(browser, "#refused-list code", "consul config write - <<'EOF'")
+    buttons = "[...document.querySelectorAll('#refused-list button')]"
+    await browser.run(f"{buttons}.find((one) => one.innerText === 'Simulate').click()")
+    assert await browser.run("document.activeElement.id") == "simulate-text"
+    entry = await browser.run("document.getElementById('simulate-text').value")
+    assert 'Kind = "service-intentions"' in entry
+    assert "EOF" not in entry
+    await browser.press("Enter", control=True)
+    await says(browser, "#simulate-answer", "A simulation needs the admin token")
+    assert await browser.run("document.activeElement.id") == "simulate-token"
+    await browser.type("#simulate-token", "wrong" * 5)
+    await browser.press("Enter")
+    await says(browser, "#simulate-answer", "That is not the admin token.")
+    await browser.type("#simulate-token", stage.admin_token)
+    await browser.press("Enter")
+    gains = f"gains {REPORTS} → {LEDGER}: denied, default deny ⇒ allowed, {REPORTS} => {LEDGER} (precedence 9)"
+    await says(browser, "#simulate-answer", "nobody loses anything", gains, "No live connection would be cut.")
+    assert await browser.run("document.getElementById('simulate-token').hidden")
+    # The two answers 401 that were asked for.
+    assert [one for one in browser.problems if "status of 401" not in one] == []
+    browser.problems.clear()
+
+
+async def test_an_entry_is_simulated_as_by_the_command(stage: Stage, browser: Browser, tmp_path: Path) -> None:
+    denies = {"Kind": "service-intentions", "Name": BILLING, "Sources": [{"Name": WEB, "Action": "deny"}]}
+    (file := tmp_path / "denies.hcl").write_text(to_hcl(denies))
+    run = f"--runtime-dir={stage.folder / 'run'}"
+    said = await consul_tgw("simulate", "--json", run, str(file), environment=stage.agent.cli_environment())
+    lives = [one["id"] for one in said.json["connections"]]
+    assert (said.code, sorted(one["source"] for one in said.json["connections"])) == (1, [BATCH, WEB])
+    for text in (file.read_text(), json.dumps(denies), json.dumps([denies])):
+        await browser.run("document.getElementById('simulate-answer').replaceChildren()")
+        await _simulated(
+            browser,
+            text,
+            "somebody loses",
+            "2 live connections",
+            "Would be cut: 2",
+            *lives,
+            f"loses {WEB} → {BILLING}: allowed, {WEB} => {BILLING} (precedence 9) ⇒ denied",
+            f"loses {BATCH} → {BILLING}",
+        )
+    for text, problem in (
+        ("Kind = ", "the text is not read as HCL"),
+        ("{", "the text is not JSON"),
+        ("[" * 5_000, "the text is not JSON"),
+        ('Kind = "service-defaults"\nName = "x"\nProtocl = "http"', "has the field 'Protocl'"),
+    ):
+        await _simulated(browser, text, problem)
+    await says(browser, "#gateway", GATEWAY)
+    assert [one for one in browser.problems if "status of 400" not in one] == []
+    browser.problems.clear()
+    await _simulated(browser, file.read_text(), "Would be cut: 2")
+    written = await stage.agent.api("GET", f"/v1/config/service-intentions/{BILLING}")
+    assert {one["Name"]: one["Action"] for one in written["Sources"]} == {WEB: "allow", BATCH: "allow"}
+
+
 async def test_pictures_for_the_documentation(stage: Stage, browser: Browser, tmp_path: Path) -> None:
     """In light and dark, and as wide as a phone, where nothing is wider than the screen."""
     folder = PICTURES if PICTURES_WANTED else tmp_path
@@ -203,8 +278,8 @@ async def test_pictures_for_the_documentation(stage: Stage, browser: Browser, tm
     await browser.run("document.getElementById('explain-form').requestSubmit()")
     await says(browser, "#explain-answer", "denied")
     for name, width, height, scheme in (
-        ("light", 1440, 1800, "light"),
-        ("dark", 1440, 1800, "dark"),
+        ("light", 1440, 2000, "light"),
+        ("dark", 1440, 2000, "dark"),
         ("phone", 390, 1700, "light"),
     ):
         await browser.size(width, height, scheme)
@@ -229,9 +304,10 @@ async def test_the_theme_can_be_chosen(browser: Browser) -> None:
 
 
 async def test_the_keyboard_reaches_everything(browser: Browser) -> None:
-    await browser.run("document.activeElement.blur(); scrollTo(0, 0)")
+    # Else Tab goes on from where the focus was last.
+    await browser.run("document.body.tabIndex = -1; document.body.focus(); document.body.removeAttribute('tabindex')")
     reached = []
-    for _ in range(80):
+    for _ in range(120):
         await browser.press("Tab")
         if await browser.run("document.activeElement === document.body"):
             # All have had their turn.
@@ -244,7 +320,8 @@ async def test_the_keyboard_reaches_everything(browser: Browser) -> None:
         raise AssertionError(f"the keyboard does not come to an end: {reached}")
     row = await browser.run("document.querySelector('#services-table tr[tabindex=\"0\"]').dataset.key")
     wanted = ["Go to the services", "theme", "services-search", "services-filter", "services-order", row]
-    wanted += ["refused-search", "explain-source", "explain-service", "connections-search"]
+    wanted += ["refused-search", "explain-source", "explain-service", "simulate-text", "simulate-button"]
+    wanted += ["connections-search"]
     assert [one for one in reached if one in wanted][: len(wanted)] == wanted
     await browser.run(f"document.querySelector('tr[data-key={BILLING}]').focus()")
     for key, name in (("ArrowDown", LEDGER), ("End", PARTNER), ("ArrowUp", ABSENT), ("Home", BILLING)):

@@ -107,11 +107,17 @@ class Browser(Launcher):
         """PNG of what the window shows."""
         return base64.b64decode((await self._call("Page.captureScreenshot", format="png"))["data"])
 
-    async def press(self, key: str) -> None:
-        """``Tab``, ``ArrowDown`` ..., as the keyboard does."""
+    async def press(self, key: str, *, control: bool = False) -> None:
+        """``Tab``, ``ArrowDown`` ..., as the keyboard does, with Ctrl held if ``control``."""
         codes = {"Tab": 9, "Enter": 13, "End": 35, "Home": 36, "ArrowUp": 38, "ArrowDown": 40}
-        for kind in ("rawKeyDown", "keyUp"):
-            await self._call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=codes[key])
+        pressed: dict[str, object] = {"key": key, "code": key, "windowsVirtualKeyCode": codes[key]}
+        if control:
+            pressed["modifiers"] = 2
+        if key == "Enter":
+            # Without its text it is no Enter to a form.
+            pressed["text"] = "\r"
+        for kind in ("keyDown" if key == "Enter" else "rawKeyDown", "keyUp"):
+            await self._call("Input.dispatchKeyEvent", type=kind, **pressed)
 
     async def type(self, selector: str, text: str) -> None:
         """Put ``text`` into an input, in place of what is there."""

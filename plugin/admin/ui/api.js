@@ -7,6 +7,7 @@ export const setToken = (given) => { token = given.trim(); };
 
 export async function ask(path, options = {}) {
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
+  if (options.body) headers["Content-Type"] = "application/json";
   const answer = await fetch(path, { ...options, headers, cache: "no-store", credentials: "omit" });
   if (answer.status === 401) throw new NeedsToken((await answer.text()).trim());
   if (!answer.ok) {

@@ -2,7 +2,7 @@ const UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
 
 export function bytes(count) {
   let unit = 0;
-  while (count >= 1024 && unit < UNITS.length - 1) {
+  while (count >= 1000 && unit < UNITS.length - 1) {
     count /= 1024;
     unit += 1;
   }

@@ -111,8 +111,8 @@ def test_services_that_are_other_than_before() -> None:
     assert change.differences == ("settings for HTTP: none -> " + str(HTTPSettings()),)
     gone = service_change(DB, side(), side(linked=False), ())
     assert gone is not None
-    assert Simulation(entries=(), services=(gone,)).harms
-    assert not Simulation(entries=()).harms
+    assert Simulation(entries=(), services=(gone,)).judged().harms
+    assert not Simulation(entries=()).judged().harms
 
 
 @pytest.mark.parametrize(
