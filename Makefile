@@ -96,6 +96,10 @@ docs: setup ## Build the documentation as a site in build/site, which asks no ot
 	@scripts/tools docs >/dev/null
 	@$(BIN)/python -m scripts.site
 
+.PHONY: lab-machines
+lab-machines: setup ## The lab on virtual machines, after `cd vagrant && vagrant up`: ARGS="--federation wan"
+	@$(BIN)/python -m lab machines provision $(ARGS)
+
 .PHONY: lock
 lock: setup ## Resolve the dependencies of pyproject.toml again
 	@scripts/lock $(ARGS)

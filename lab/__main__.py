@@ -9,6 +9,8 @@ from pathlib import Path
 import click
 
 from lab import plan, topology
+from lab.federation_option import federation_option
+from lab.machines_command import machines
 from lab.topology import Federation
 from plugin.errors import GatewayError
 
@@ -20,7 +22,7 @@ def main() -> None:
 
 @main.command("plan")
 @click.option("--topology", "path", type=click.Path(path_type=Path), default=topology.FILE, show_default=True)
-@click.option("--federation", type=click.Choice(list(Federation)), default=Federation.PEERING, show_default=True)
+@federation_option
 def print_plan(path: Path, federation: Federation) -> None:
     """Print hosts, their addresses and memory, and what is run on them in which order, as JSON."""
     try:
@@ -29,6 +31,8 @@ def print_plan(path: Path, federation: Federation) -> None:
         raise click.ClickException(str(error)) from error
     sys.stdout.write(json.dumps(plan.as_json(read, federation), indent=2) + "\n")
 
+
+main.add_command(machines)
 
 if __name__ == "__main__":
     main()

@@ -42,6 +42,9 @@ DEBIAN_PACKAGES: dict[str, Callable[[], object]] = {
     "nginx-light": lambda: _found(locate.nginx),
     # Has the server's program as well; redis-server would also start a service.
     "redis-tools": lambda: shutil.which("redis-cli"),
+    "shellcheck": lambda: shutil.which("shellcheck"),
+    # Reads the Vagrantfile of the lab; machines take a provider as well.
+    "vagrant": lambda: shutil.which("vagrant"),
 }
 """A package, and whether what it brings is here already."""
 
