@@ -76,6 +76,8 @@ class CloseReason(enum.StrEnum):
     """The client was told to come back with the path in its one form."""
     REQUEST_TIMEOUT = "request_timeout"
     """The external service did not answer within ``RequestTimeout``."""
+    TOKEN_EXPIRED = "token_expired"
+    """The token that let a stream in was no longer good."""
 
 
 class ServiceName(msgspec.Struct, frozen=True, order=True):

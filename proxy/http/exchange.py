@@ -15,22 +15,25 @@ from __future__ import annotations
 import asyncio
 import enum
 import time
+from math import inf
 from typing import TYPE_CHECKING
 
 from proxy.errors import UpstreamError
 from proxy.http import replies
-from proxy.http.content import is_stream
+from proxy.http.content import is_grpc, is_stream
 from proxy.http.errors import BadRequest
 from proxy.http.forward import new_request_id, response_for
 from proxy.http.hash_key import hash_key
 from proxy.http.message import Data, Headers, ResponseHead, Version
 from proxy.http.nobody import NOBODY
 from proxy.http.policy.normalization import Elsewhere
+from proxy.http.policy.tokens import Accepted
 from proxy.http.reach import Search, take
 from proxy.http.replies import Reply
 from proxy.http.request_life import RequestLife
 from proxy.http.retry import may_repeat, repeatable
 from proxy.http.streams import Incoming, Outgoing
+from proxy.http.token_life import TokenLife
 from proxy.model import CloseReason, Endpoint
 from proxy.policy.intentions import Permit, Refusal
 from proxy.sockets.timers import Timer
@@ -69,6 +72,7 @@ class Exchange(RequestLife):
         "_held",
         "_incoming",
         "_informed",
+        "_lasts",
         "_member",
         "_outgoing",
         "_permit",
@@ -82,6 +86,7 @@ class Exchange(RequestLife):
         "_search",
         "_session",
         "_timer",
+        "_token_life",
         "_trailers",
         "_upgraded",
         "_was_reused",
@@ -123,6 +128,9 @@ class Exchange(RequestLife):
         self._repeats = 0
         self._timer: Timer | asyncio.TimerHandle | None = None
         """Of the time that the response has."""
+        self._lasts = is_grpc(incoming.head)
+        """It is a stream, as far as is known."""
+        self._token_life: TokenLife | None = None
 
     # --- deciding -------------------------------------------------------------------------------------------
 
@@ -158,6 +166,8 @@ class Exchange(RequestLife):
             return
         self._permit = decision
         self._plane.audit.request_allowed(session, self, decision)
+        if decision.tokens is not None:
+            self._watch_token(decision.tokens)
         if not self._request_ended:
             self._incoming.pause()
         else:
@@ -170,6 +180,7 @@ class Exchange(RequestLife):
             return False
         decision = self._session.decide(route, self.forwarded, self.opened_at_s)
         if not isinstance(decision, Refusal):
+            self._watch_token(decision.tokens)
             return False
         self.decision = decision
         self.fail(replies.DENIED, CloseReason.REVOKED, decision.sentence)
@@ -309,6 +320,9 @@ class Exchange(RequestLife):
             self._request_ended = False  # the other protocol ends on its own
         if self._upgraded or is_stream(self.head, head):
             self._end_of_timeout()
+            self._lasts = True
+            if self._token_life is not None:
+                self._token_life.lasts()
         self.response = response = response_for(head, self._cookies)
         self._incoming.respond(response, end=end)
         if end:
@@ -387,6 +401,19 @@ class Exchange(RequestLife):
             self._timer.cancel()
             self._timer = None
 
+    def _watch_token(self, tokens: Accepted | None) -> None:
+        """``tokens`` let it in."""
+        if self._token_life is not None:
+            self._token_life.stop()
+            self._token_life = None
+        if tokens is not None and tokens.valid_until_s < inf:
+            timers = self._plane.poller.timers
+            self._token_life = TokenLife(timers, tokens.valid_until_s, self._token_over, lasting=self._lasts)
+
+    def _token_over(self) -> None:
+        with self._plane.turn.one():
+            self.fail(replies.NO_TOKEN, CloseReason.TOKEN_EXPIRED, "the token that let it in has expired")
+
     # --- the end ----------------------------------------------------------------------------------------------
 
     def fail(self, reply: Reply, reason: CloseReason, detail: str) -> None:
@@ -437,6 +464,8 @@ class Exchange(RequestLife):
         self.phase = _OVER
         self.reason, self.detail = reason, detail
         self._end_of_timeout()
+        if self._token_life is not None:
+            self._token_life.stop()
         self._give_back()
         self._held.clear()
         # It points back here: without this the cycle collector would have to find every request.

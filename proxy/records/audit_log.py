@@ -43,6 +43,8 @@ DENIED = frozenset(
 """Reasons that are decisions about a caller. Limits, timeouts and broken TLS are none: metrics count them."""
 REVOKED = frozenset({CloseReason.REVOKED, CloseReason.UNLINKED, CloseReason.KILLED})
 """Reasons for which what was let in is ended."""
+_ENDED = (CloseReason.REVOKED, CloseReason.TOKEN_EXPIRED)
+"""Of a request whose connection stays."""
 
 
 class AuditRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -142,7 +144,7 @@ class AuditLog:
         reason = exchange.reason
         if self._outlet is None or reason is None:
             return
-        if reason is CloseReason.REVOKED or (reason is CloseReason.KILLED and exchange.decision is not None):
+        if reason in _ENDED or (reason is CloseReason.KILLED and exchange.decision is not None):
             self._write("request.revoked", session.life, exchange.decision, exchange=exchange, reason=reason)
         elif reason in DENIED:
             self._write("request.denied", session.life, exchange.decision, exchange=exchange, reason=reason)

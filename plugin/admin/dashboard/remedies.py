@@ -115,6 +115,11 @@ _SAID: dict[CloseReason, tuple[str, str, str]] = {
     CloseReason.BAD_REQUEST: ("The client breaks the rules of HTTP.", "The access log has the details.", ""),
     CloseReason.BAD_RESPONSE: ("{service} breaks the rules of HTTP.", "Compare its protocol in service-defaults.", ""),
     CloseReason.FLOOD: ("The client misuses HTTP/2: resets, pings or empty frames without end.", "Find it.", ""),
+    CloseReason.TOKEN_EXPIRED: (
+        "The token that let the stream in has expired.",
+        "The client has to come back with a new one; if that is too early, its issuer gives tokens that live longer.",
+        "",
+    ),
     CloseReason.REQUEST_TIMEOUT: (
         "{service} did not answer within its RequestTimeout.",
         "Look at it, or raise RequestTimeout in its service-resolver.",

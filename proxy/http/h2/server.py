@@ -97,6 +97,7 @@ class H2Stream(Stream):
 _CODES = {
     CloseReason.KILLED: ErrorCodes.CANCEL,
     CloseReason.REVOKED: ErrorCodes.CANCEL,
+    CloseReason.TOKEN_EXPIRED: ErrorCodes.CANCEL,
     CloseReason.FLOOD: ErrorCodes.ENHANCE_YOUR_CALM,
     CloseReason.BAD_REQUEST: ErrorCodes.PROTOCOL_ERROR,
 }
