@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import pytest
 
-from proxy.http import token_life
 from proxy.http.token_life import GRACE_S, TokenLife
 from proxy.sockets.timers import Timers
 
@@ -46,7 +45,7 @@ class Stage:
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     made = Stage()
-    monkeypatch.setattr(token_life.time, "time", lambda: made.now_s)
+    monkeypatch.setattr("proxy.http.token_life.time.time", lambda: made.now_s)
     yield made
     made.close()
 
