@@ -41,8 +41,9 @@ def steps(topology: Topology, federation: Federation) -> list[Step]:
         Step(script="base.sh", hosts=tuple(topology.hosts)),
         _of(topology, Role.LEGACY),
         _of(topology, Role.SERVER),
-        Step(script="agent.sh", hosts=clients),
+        # Tokens first: an agent that starts with one which is not known yet takes a while to try again.
         Step(script="operator.sh", hosts=tuple(operators(topology).values())),
+        Step(script="agent.sh", hosts=clients),
         _of(topology, Role.MESH_GATEWAY),
         _of(topology, Role.TERMINATING_GATEWAY),
     ]
@@ -54,6 +55,11 @@ def operators(topology: Topology) -> dict[str, str]:
     return {name: topology.having(Role.SERVER, name)[0] for name in topology.datacenters}
 
 
+def gateway_datacenter(topology: Topology) -> str:
+    """Where the terminating gateways are."""
+    return topology.hosts[topology.having(Role.TERMINATING_GATEWAY)[0]].datacenter
+
+
 def _of(topology: Topology, role: Role) -> Step:
     return Step(script=_OF_ROLE[role], hosts=tuple(topology.having(role)))
 
@@ -61,7 +67,7 @@ def _of(topology: Topology, role: Role) -> Step:
 def _joining(topology: Topology, federation: Federation) -> list[Step]:
     if federation is not Federation.PEERING:
         return []
-    gateways = topology.hosts[topology.having(Role.TERMINATING_GATEWAY)[0]].datacenter
+    gateways = gateway_datacenter(topology)
     operator = operators(topology)
     return [
         Step(script="peering-token.sh", hosts=(operator[gateways],)),
@@ -87,6 +93,7 @@ def environment(topology: Topology, federation: Federation, name: str) -> dict[s
         "LAB_LEGACY_ADDRESS": addresses.get(LEGACY, ""),
         "LAB_LEGACY_HOST": topology.hosts[topology.having(Role.LEGACY)[0]].addresses[LEGACY],
         "LAB_GATEWAYS": " ".join(topology.hosts[one].addresses[LEGACY] for one in gateways),
+        "LAB_GATEWAY_DATACENTER": gateway_datacenter(topology),
         "LAB_PRIMARY": next(iter(topology.datacenters)),
     }
     if host.datacenter:
@@ -110,6 +117,7 @@ def as_json(topology: Topology, federation: Federation) -> dict[str, Any]:
     """``networks`` by name, ``hosts`` by name, ``steps`` in order; for whatever makes the hosts."""
     return {
         "federation": federation.value,
+        "operators": operators(topology),
         "networks": {name: network.subnet for name, network in topology.networks.items()},
         "hosts": {
             name: {

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Every host: packages, programs of pinned versions, users. In network namespaces there is no way to a mirror: what is
 # installed on the machine is there already, and nothing is fetched.
-set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
+set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=lib/common.sh
 . "$here/lib/common.sh"
@@ -42,17 +42,18 @@ install_gateway() {
     checkout=$(cd "$here/../.." && pwd)
     if [[ -n "${LAB_CONSUL_TGW:-}" ]]; then
         [[ -x $LAB_CONSUL_TGW ]] || fail "$LAB_CONSUL_TGW is no program: run \`make setup\`, or leave LAB_CONSUL_TGW unset"
-        ln -sfn "$LAB_CONSUL_TGW" /usr/local/bin/consul-tgw
+        ln -sfn "$LAB_CONSUL_TGW" /usr/bin/consul-tgw
         return
     fi
     if [[ "$(cat "$venv/.installed" 2>/dev/null)" != "$(sha256sum <"$checkout/requirements/run.lock")" ]]; then
+        python3 -c 'import ensurepip' 2>/dev/null || install_packages lacking-venv:python3-venv
         python3 -m venv --clear "$venv"
         "$venv/bin/pip" --disable-pip-version-check install --quiet --require-hashes -r "$checkout/requirements/run.lock"
         sha256sum <"$checkout/requirements/run.lock" >"$venv/.installed"
     fi
     # As `make setup` does, but from a copy of the checkout that is as old as this run.
     "$venv/bin/pip" --disable-pip-version-check install --quiet --no-deps "$checkout"
-    ln -sfn "$venv/bin/consul-tgw" /usr/local/bin/consul-tgw
+    ln -sfn "$venv/bin/consul-tgw" /usr/bin/consul-tgw
 }
 
 # user NAME: of the system, without a shell.
@@ -63,7 +64,7 @@ user() {
 packages=(curl:curl ip:iproute2 tc:iproute2 jq:jq ps:procps)
 for role in $LAB_ROLES; do
     case $role in
-        server | terminating-gateway) packages+=(python3:python3 python3:python3-venv) ;;
+        server | terminating-gateway) packages+=(python3:python3) ;;
         legacy) packages+=(pg_createcluster:postgresql nginx:nginx-light) ;;
         application) packages+=(psql:postgresql-client nginx:nginx-light) ;;
         mesh-gateway) ;;

@@ -18,15 +18,15 @@ need() {
 # write FILE MODE OWNER: standard input becomes FILE, as a whole; true when that has changed it.
 write() {
     local file=$1 mode=$2 owner=$3 new
-    new=$(mktemp "$file.XXXXXX")
-    cat >"$new"
-    chmod "$mode" "$new"
-    chown "$owner" "$new"
+    # Callers ask whether it has changed, so a failure here would be taken for an answer.
+    if ! { new=$(mktemp "$file.XXXXXX") && cat >"$new" && chmod "$mode" "$new" && chown "$owner" "$new"; }; then
+        fail "cannot write $file"
+    fi
     if cmp -s "$new" "$file" && [[ "$(stat -c '%a %U' "$file")" == "$(stat -c '%a %U' "$new")" ]]; then
         rm "$new"
         return 1
     fi
-    mv "$new" "$file"
+    mv "$new" "$file" || fail "cannot write $file"
 }
 
 # wait_for SECONDS WHAT COMMAND...: until the command succeeds.

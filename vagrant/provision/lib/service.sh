@@ -5,17 +5,27 @@
 _systemd() { [[ -d /run/systemd/system ]]; }
 
 # service NAME USER COMMAND...: keep it running as that user, and start it anew when the definition has changed.
-# With --restart first, also when it has not. Its output: journalctl -u NAME, or /var/log/lab/NAME.log.
+# With --restart first, also when it has not; with --unit FILE, that is its unit under systemd. Its output: journalctl -u NAME, or /var/log/lab/NAME.log.
 service() {
-    local restart=
-    if [[ $1 == --restart ]]; then
-        restart=yes
+    local restart='' unit=''
+    while [[ $1 == --* ]]; do
+        case $1 in
+            --restart) restart=yes ;;
+            --unit)
+                unit=$2
+                shift
+                ;;
+        esac
         shift
-    fi
+    done
     local name=$1 user=$2
     shift 2
     if _systemd; then
-        _systemd_service "$restart" "$name" "$user" "$@"
+        if [[ -n $unit ]]; then
+            _systemd_service "$restart" "$name" <"$unit"
+        else
+            _unit "$name" "$user" "$@" | _systemd_service "$restart" "$name"
+        fi
     else
         _runit_service "$restart" "$name" "$user" "$@"
     fi
@@ -48,10 +58,10 @@ _systemd_words() {
     done
 }
 
-_systemd_service() {
-    local restart=$1 name=$2 user=$3
-    shift 3
-    if write "/etc/systemd/system/$name.service" 644 root <<UNIT; then
+_unit() {
+    local name=$1 user=$2
+    shift 2
+    cat <<UNIT
 [Unit]
 Description=$name of the lab
 After=network-online.target
@@ -69,6 +79,12 @@ RuntimeDirectoryMode=0700
 [Install]
 WantedBy=multi-user.target
 UNIT
+}
+
+# Standard input is the unit.
+_systemd_service() {
+    local restart=$1 name=$2
+    if write "/etc/systemd/system/$name.service" 644 root; then
         systemctl daemon-reload
         restart=yes
     fi
@@ -89,6 +105,7 @@ _runit_service() {
 exec >>/var/log/lab/$name.log 2>&1
 ulimit -n 65536
 install -d -m 700 -o $user /run/$name
+export RUNTIME_DIRECTORY=/run/$name
 exec chpst -u $user $(printf '%q ' "$@")
 RUN
         restart=yes
@@ -100,5 +117,12 @@ RUN
         sv -w 60 restart "/etc/sv/$name" >/dev/null
     else
         sv -w 60 start "/etc/sv/$name" >/dev/null
+    fi
+}
+
+# without_own_services NAME...: Debian's packages start theirs when a machine boots; here scripts do.
+without_own_services() {
+    if _systemd; then
+        systemctl disable --quiet --now "$@"
     fi
 }
