@@ -83,7 +83,7 @@ async def _rules_of_peers(client: ConsulClient, linked: Iterable[ServiceName]) -
     """None unless a linked service is exported to a peer; who may not ask is taken for one that has no peers."""
     path = endpoints.EXPORTED_SERVICES
     try:
-        reply = await client.blocking_get(path)
+        reply = await client.blocking_get(path, endpoints.EXPORTED_SERVICES_PARAMS)
     except (ConsulForbidden, ConsulRejected):
         return ()
     rows = decode_rows(reply, ExportedService, path) if reply.status == 200 else ()

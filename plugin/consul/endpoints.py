@@ -37,6 +37,10 @@ AUTHORIZE_ACL = "/v1/internal/acl/authorize"
 CONSISTENT: Params = (("consistent", ""),)
 """Answered by the leader, once it has everything that was ever written."""
 
+EXPORTED_SERVICES_PARAMS: Params = (("stale", ""),)
+"""Answered by the server that is asked, from what it has: a follower that passed the question on to its leader would
+leave token, index and wait behind (Consul 1.21), so that the leader refuses what nobody seems to have asked."""
+
 NO_INTENTIONS: Params = (("filter", 'SourceName == ""'),)
 NO_CHECKS: Params = (("filter", 'CheckID == ""'),)
 NO_SERVICES: Params = (("node-meta", "consul-tgw-matches:nothing"),)

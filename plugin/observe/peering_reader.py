@@ -33,6 +33,7 @@ class PeeringReader:
             client,
             EXPORTS,
             endpoints.EXPORTED_SERVICES,
+            params=endpoints.EXPORTED_SERVICES_PARAMS,
             decode=lambda reply: decode_rows(reply, ExportedService, endpoints.EXPORTED_SERVICES),
             learned=self._exports_learned,
             failed=store.exports.failed,

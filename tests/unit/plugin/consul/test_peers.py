@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from aiohttp import web
 
 from plugin.assemble.assembler import assemble_service
 from plugin.assemble.peers import importers, peer_warnings, read_peers, usable
@@ -129,6 +130,16 @@ async def test_peers_are_asked_for_only_when_a_linked_service_is_exported(fake: 
         assert store.service_facts(DB).exported_to == ("cloud",)
         await fake.put(endpoints.EXPORTED_SERVICES, None)
         await eventually(lambda: store.service_facts(DB).exported_to == ())
+
+
+async def test_exports_are_asked_of_a_server_that_answers_itself(fake: FakeConsul) -> None:
+    """As a follower of Consul 1.21 does with this question: it passes it on to the leader without the token."""
+    rows = fake.values[endpoints.EXPORTED_SERVICES]
+    fake.values[endpoints.EXPORTED_SERVICES] = lambda request: (
+        rows if "stale" in request.query else web.Response(status=403, text="anonymous token lacks 'mesh:read'")
+    )
+    async with reading(fake) as store:
+        await eventually(lambda: store.exports.fact.known and store.service_facts(DB).exported_to == ("cloud",))
 
 
 @pytest.mark.parametrize(
