@@ -20,6 +20,7 @@ from plugin.errors import StartError
 T = TypeVar("T")
 
 _INIT = Path(__file__).resolve().parent / "host.sh"
+_UNSHARE = ("unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 RUN_DEADLINE_S = 120.0
 """How long a command in a host may take: a script waits for Consul by itself, and says what it has waited for."""
@@ -84,8 +85,7 @@ class Namespaces(Launcher):
         ready.unlink(missing_ok=True)
         self._child = Child(
             self.name,
-            ["unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--"]
-            + ["bash", str(_INIT), str(self._folder), self.name, *self._shared],
+            [*_UNSHARE, "bash", str(_INIT), str(self._folder), self.name, *self._shared],
             self._folder / "host.log",
             environment=plain_environment(),
         )

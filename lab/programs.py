@@ -18,7 +18,7 @@ SECRETS = "/etc/lab/secrets"
 
 
 def environment() -> dict[str, str]:
-    """What scripts are told that is the same on every host in namespaces. :raises StartError: when a program is missing."""
+    """What all scripts in namespaces are told. :raises StartError: when a program is missing."""
     return {
         "LAB_CONSUL": str(locate.consul()),
         "LAB_ENVOY": str(locate.envoy()),
