@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from plugin.addresses import HostPort
+from plugin.assemble.peers import importers_of
 from plugin.consul import endpoints
 from plugin.consul.api import HealthEntry
 from plugin.consul.client import ConsulClient
@@ -275,8 +276,9 @@ def _about_served(service: Service, *, hidden: bool) -> Iterable[Finding]:
     layer = "each request is decided about" if service.http is not None else "each connection is decided about"
     yield Finding("ok", f"it is reached by {how}, protocol {service.protocol}: {layer}")
     yield Finding("ok", f"{len(service.intentions or ())} intention(s) concern it")
-    for peer in dict.fromkeys(one.peer for one in service.server_names if one.peer):
-        yield Finding("ok", f"callers of peer {peer} may ask for it")
+    for peer in importers_of(service):
+        through = " through mesh gateways of this cluster" if peer in service.importers else ""
+        yield Finding("ok", f"callers of peer {peer} may ask for it{through}")
 
 
 def _known(leaf: Fact[Leaf], instances: Fact[tuple[HealthEntry, ...]]) -> Iterable[str]:

@@ -303,7 +303,10 @@ class Gateway:
 def with_newest_policy(service: Service, facts: ServiceFacts) -> Service:
     """Whatever else is broken, who may connect is what Consul says now."""
     names = tuple(one for one in service.server_names if not one.peer or one.peer in facts.exported_to)
-    exported = service if names == service.server_names else msgspec.structs.replace(service, server_names=names)
+    importers = tuple(peer for peer in service.importers if peer in facts.exported_to)
+    exported = service
+    if (names, importers) != (service.server_names, service.importers):
+        exported = msgspec.structs.replace(service, server_names=names, importers=importers)
     if not facts.intentions.known:
         return exported
     return msgspec.structs.replace(exported, intentions=decode_intentions(facts.intentions.value or ()))

@@ -20,7 +20,7 @@ from proxy.http.session import HTTPSession
 from proxy.live import Source, text_of
 from proxy.messages import Connection
 from proxy.model import CloseReason, ServiceName
-from proxy.policy.identity import Identity, IdentityError, cached_identity_of
+from proxy.policy.identity import IdentityError, MeshGateway, cached_caller_of
 from proxy.policy.intentions import Permit, Refusal, describe
 from proxy.records.access_record import AccessRecord, timestamp
 from proxy.sockets.channel import RESET_ON_CLOSE, TLSChannel
@@ -228,10 +228,9 @@ class Carrier:
             raise PeerError(CloseReason.UNTRUSTED_CERTIFICATE, "the roots changed during the handshake")
         self.life.spiffe_id = " ".join(uris)
         try:
-            identity = cached_identity_of(uris)
+            source = (cached_caller_of(uris), route.server_name.peer)
         except IdentityError as error:
             raise PeerError(CloseReason.BAD_IDENTITY, str(error)) from error
-        source = (identity, route.server_name.peer)
         permit = self._permit_for(route, source)
         if too_old := self.plane.too_old():
             self.source = source
@@ -249,13 +248,18 @@ class Carrier:
         self.plane.live.let_in(self.service_name, source, self)
         return route, permit
 
-    def _permit_for(self, route: Route, source: tuple[Identity, str]) -> Permit | None:
+    def _permit_for(self, route: Route, source: Source) -> Permit | None:
         policy = route.state.policy
+        identity, peer = source
+        if isinstance(identity, MeshGateway):
+            if objection := policy.objection_to(identity, peer):
+                raise PeerError(CloseReason.BAD_IDENTITY, objection)
+            return None
         if route.state.service.http is not None:
-            if stranger := policy.stranger(*source):
+            if stranger := policy.stranger(identity, peer):
                 raise PeerError(CloseReason.BAD_IDENTITY, stranger)
             return None
-        decision = policy.authorize(*source)
+        decision = policy.authorize(identity, peer)
         if isinstance(decision, Refusal):
             if decision.reason is not CloseReason.BAD_IDENTITY:
                 self.source = source
@@ -266,7 +270,7 @@ class Carrier:
     def _serve(self, session: ServerSession, route: Route) -> None:
         assert self.source is not None
         leaf = route.state.service.leaf
-        caller = Caller(*self.source, leaf.spiffe_id, session.peer_certificates())
+        caller = Caller(self.source, self.life.spiffe_id, leaf.spiffe_id, session.peer_certificates())
         serving = HTTPSession(self, caller, route, TLSChannel(self._client, session, self.plane.buffers))
         self._carriage = serving
         self.plane.serving(serving)
@@ -318,6 +322,7 @@ class Carrier:
             service=life.service,
             server_name=life.server_name,
             source=life.spiffe_id,
+            peer=self.source[1] if self.source is not None else "",
             intention=describe(decision) if decision else "",
             precedence=decision.intention.precedence if decision and decision.intention else 0,
             endpoint=str(life.endpoint) if life.endpoint else "",

@@ -15,6 +15,8 @@ import time
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from proxy import logs
 from proxy.carrier import Carrier
 from proxy.connection import ConnectionLife
@@ -26,6 +28,7 @@ from proxy.http.wire import Turn, Wire
 from proxy.live import LiveConnections, text_of
 from proxy.messages import (
     Applied,
+    Connection,
     ConnectionPage,
     Counters,
     Ended,
@@ -40,6 +43,7 @@ from proxy.messages import (
 from proxy.model import CloseReason, Service, ServiceName
 from proxy.overload import LineBudget, Reminder, Room
 from proxy.pending import PendingHandshakes
+from proxy.policy.identity import MeshGateway
 from proxy.policy.intentions import Refusal
 from proxy.records.access_log import AccessLog
 from proxy.records.audit_log import AuditLog
@@ -217,7 +221,7 @@ class DataPlane:
         """Count a request, and log it. ``now_s`` is of the event loop's clock."""
         reason = str(exchange.reason)
         took_s = now_s - exchange.started_s
-        self.telemetry.requested(session.life.service, session.source_text, exchange.status, reason, took_s)
+        self.telemetry.requested(session.life.service, exchange.source_text, exchange.status, reason, took_s)
         if self.audit.wanted:
             self.audit.request_ended(session, exchange)
         if self._notes(exchange.reason):
@@ -264,12 +268,15 @@ class DataPlane:
             return
         self.pools.keep(name, state.targets.values())
         for source in self.live.sources(name):
-            decision = state.policy.authorize(*source)
-            why = decision.sentence if isinstance(decision, Refusal) else _withdrawn(state.service, source[1])
+            identity, peer = source
+            decision = None if isinstance(identity, MeshGateway) else state.policy.authorize(identity, peer)
+            why = decision.sentence if isinstance(decision, Refusal) else _withdrawn(state.service, peer)
             revoked = 0
+            of_askers: dict[str, int] = {}
             for carrier in self.live.of(name, source):
                 if carrier.http is not None:
-                    revoked += carrier.http.reconsider()
+                    for asker in carrier.http.reconsider():
+                        of_askers[asker] = of_askers.get(asker, 0) + 1
                 elif why:
                     carrier.close(CloseReason.REVOKED, why)
                     revoked += 1
@@ -278,7 +285,9 @@ class DataPlane:
                     carrier.close(CloseReason.REVOKED, f"{name} is carried request by request from now on")
                     revoked += 1
             if revoked:
-                yield Ended(str(name), text_of(source), CloseReason.REVOKED.value, revoked)
+                of_askers[text_of(source)] = of_askers.get(text_of(source), 0) + revoked
+            for asker, number in of_askers.items():
+                yield Ended(str(name), asker, CloseReason.REVOKED.value, number)
 
     def _end_service(self, name: ServiceName) -> Iterator[Ended]:
         for source in self.live.sources(name):
@@ -307,10 +316,17 @@ class DataPlane:
     def kill(self, wanted: Kill) -> Killed:
         """End what an operator wants ended."""
         now_s = self.loop.time()
-        found = [(carrier, carrier.describe(now_s)) for carrier in self.live if _is_meant(carrier, wanted)]
-        for carrier, _ in found:
-            carrier.close(CloseReason.KILLED, wanted.detail)
-        return Killed(wanted.id, tuple(shown for _, shown in found))
+        killed: list[Connection] = []
+        for carrier in self.live:
+            session = carrier.http
+            if _is_meant(carrier, wanted, (carrier.source_text, carrier.life.spiffe_id)):
+                killed.append(carrier.describe(now_s))
+                carrier.close(CloseReason.KILLED, wanted.detail)
+            elif wanted.source and session is not None and _is_meant(carrier, wanted, session.asked_for()):
+                # A mesh gateway's connection: others ask on it, too.
+                killed.append(msgspec.structs.replace(carrier.describe(now_s), caller=wanted.source))
+                session.end_requests_of(wanted.source, wanted.detail)
+        return Killed(wanted.id, tuple(killed))
 
     def recall(self, asked: Recall) -> Recollection:
         state = self.routes.state(asked.service) if asked.service is not None else None
@@ -343,12 +359,12 @@ def _withdrawn(service: Service, peer: str) -> str:
     return f"{service.name} is no longer exported to peer {peer}, or its protocol is no longer tcp"
 
 
-def _is_meant(carrier: Carrier, wanted: Kill) -> bool:
+def _is_meant(carrier: Carrier, wanted: Kill, sources: Collection[str]) -> bool:
     life = carrier.life
     asked = (
         (wanted.number, (life.number,)),
         (wanted.service, (life.service,)),
-        (wanted.source, (carrier.source_text, life.spiffe_id)),
+        (wanted.source, sources),
     )
     return any(value for value, _ in asked) and all(value in found for value, found in asked if value)
 

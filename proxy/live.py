@@ -7,19 +7,22 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from proxy.model import ServiceName
-from proxy.policy.identity import Identity
+from proxy.policy.identity import Identity, MeshGateway
 
 if TYPE_CHECKING:
     from proxy.carrier import Carrier
 
-Source = tuple[Identity, str]
-"""A caller and the peer that it lives in (empty for this cluster): what one decision is about."""
+Source = tuple[Identity | MeshGateway, str]
+"""A caller and the peer that it lives in (empty for this cluster): what one decision is about. The callers for whom a
+mesh gateway asks are told with each request."""
 
 
 @functools.lru_cache(maxsize=4_096)
 def text_of(source: Source) -> str:
     """``peer:name``, or the name alone of a caller in this cluster."""
     identity, peer = source
+    if isinstance(identity, MeshGateway):
+        return f"mesh gateway of {identity.datacenter}"  # with spaces: no service has such a name
     name = str(ServiceName(identity.service, identity.namespace, identity.partition))
     return f"{peer}:{name}" if peer else name
 

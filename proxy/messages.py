@@ -310,6 +310,8 @@ class LiveRequest(msgspec.Struct, frozen=True):
     bytes_sent: int = 0
     intention: str = ""
     request_id: str = ""
+    caller: str = ""
+    """``peer:name`` of who asks, on the connection of a mesh gateway; otherwise it is that of the connection."""
 
 
 MOST_LIVE_REQUESTS = 100

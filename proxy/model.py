@@ -235,6 +235,9 @@ class Service(msgspec.Struct, frozen=True):
     protocol: str = "tcp"
     http: HTTPSettings | None = None
     """``None``: its connections are carried whole and decided once, at layer 4."""
+    importers: tuple[str, ...] = ()
+    """Of layer 7: the peers whose callers may come through a mesh gateway of this cluster, under the service's own
+    name. Those of a service of layer 4 have server names."""
     upstream_tls: UpstreamTLS | None = None
     balance: Balance = Balance()
     connect_timeout_s: float = 5.0

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from proxy.errors import MaterialError
 from proxy.messages import Problem, Update
 from proxy.model import Mesh, ServerName, Service, ServiceName
-from proxy.policy.identity import IdentityError, cached_identity_of
+from proxy.policy.identity import IdentityError, MeshGateway, cached_caller_of
 from proxy.policy.intentions import Policy
 from proxy.tls import alpn
 from proxy.tls.client_trust import ClientTrust
@@ -180,10 +180,11 @@ class RouteTable:
         if route is None:
             return "the service was unlinked during the handshake"
         try:
-            identity = cached_identity_of(uris)
+            caller = cached_caller_of(uris)
         except IdentityError as error:
             return str(error)
-        return route.state.policy.stranger(identity, route.server_name.peer)
+        policy, peer = route.state.policy, route.server_name.peer
+        return policy.objection_to(caller, peer) if isinstance(caller, MeshGateway) else policy.stranger(caller, peer)
 
     def _refresh(self, state: ServiceState, problems: list[Problem]) -> None:
         state.stale = False

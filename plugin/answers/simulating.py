@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -218,9 +218,9 @@ class Simulator:
         while True:
             page = await self.view.connections(after, _PAGE)
             for one in page.connections:
-                if (who := _caller(one.connection.source, mesh)) is not None:
+                for who, part in _by_caller(one, mesh):
                     service = one.connection.service
-                    alive.connections.setdefault(service, []).append((who, one))
+                    alive.connections.setdefault(service, []).append((who, part))
                     alive.sources.setdefault(service, {})[who.text] = who
             alive.problems += page.problems
             after = page.next
@@ -228,10 +228,11 @@ class Simulator:
                 break
         recent = await self.explainer.recent(Recall(0, limit=_RECENT), None)
         for record in recent.records:
-            if (who := _caller(record.source, mesh)) is not None and record.service:
-                alive.sources.setdefault(record.service, {})[who.text] = who
+            came = _caller(record.source, mesh)
+            if came is not None and record.service:
+                alive.sources.setdefault(record.service, {})[came.text] = came
                 if record.event == "request" and record.method:
-                    asked = (who, record.method, record.path, record.authority)
+                    asked = (came, record.method, record.path, record.authority)
                     alive.requests.setdefault(record.service, []).append(asked)
         alive.problems = list(dict.fromkeys((*alive.problems, *recent.problems)))
         return alive
@@ -264,9 +265,23 @@ def _cuts(
                 )
 
 
-def _caller(spiffe_id: str, mesh: Mesh | None) -> Caller | None:
+def _by_caller(one: WorkerConnection, mesh: Mesh | None) -> Iterator[tuple[Caller, WorkerConnection]]:
+    """A connection for each of its callers: that of a mesh gateway has one for each request, and none while idle."""
+    shown = one.connection
+    who = _caller(shown.source, mesh)
+    if who is not None:
+        yield who, one
+        return
+    for text in dict.fromkeys(request.caller for request in shown.live_requests):
+        if ":" in text and (who := _caller(text, mesh)) is not None:
+            requests = tuple(request for request in shown.live_requests if request.caller == text)
+            yield who, msgspec.structs.replace(one, connection=msgspec.structs.replace(shown, live_requests=requests))
+
+
+def _caller(text: str, mesh: Mesh | None) -> Caller | None:
+    """``text``: a SPIFFE ID, or ``peer:name``."""
     try:
-        return caller(spiffe_id, mesh) if spiffe_id.startswith("spiffe:") else None
+        return caller(text, mesh) if ":" in text else None
     except ConfigError:
         return None
 

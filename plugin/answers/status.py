@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from plugin.assemble.peers import importers_of
 from plugin.consul.poller import WatchState
 from plugin.workers.counters import Dials
 from proxy.messages import Counters
@@ -189,7 +190,7 @@ def service_status(
 
 
 def peer_statuses(mesh: Mesh | None, services: Iterable[Service]) -> tuple[PeerStatus, ...]:
-    imported = {(one.peer, str(service.name)) for service in services for one in service.server_names if one.peer}
+    imported = {(peer, str(service.name)) for service in services for peer in importers_of(service)}
     return tuple(
         PeerStatus(
             name=bundle.peer,

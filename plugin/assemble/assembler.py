@@ -17,7 +17,7 @@ from plugin.assemble.http_settings import HTTP_PROTOCOLS, http_settings
 from plugin.assemble.intentions import read_intentions
 from plugin.assemble.mesh_http import mesh_http
 from plugin.assemble.mesh_tls import incoming_tls
-from plugin.assemble.peers import peer_warnings, usable
+from plugin.assemble.peers import importing, peer_warnings, usable
 from plugin.assemble.proxy_config import UpstreamConfig, upstream_config
 from plugin.assemble.resolver import (
     balance,
@@ -119,6 +119,7 @@ def assemble_with_warnings(
         intentions=policy.intentions,
         protocol=protocol,
         http=http.value,
+        importers=importing(facts, mesh) if http.value is not None else (),
         upstream_tls=material.tls,
         balance=balanced.value,
         connect_timeout_s=timeout.value or config.connect_timeout_s or _FALLBACK_CONNECT_TIMEOUT_S,

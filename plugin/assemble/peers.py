@@ -15,8 +15,8 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from plugin.consul.api import ExportedService, Peering
-from plugin.facts import MeshFacts
-from proxy.model import PeerBundle, ServiceName
+from plugin.facts import MeshFacts, ServiceFacts
+from proxy.model import PeerBundle, Service, ServiceName
 
 IN_FORCE = frozenset({"ESTABLISHING", "ACTIVE", "FAILING"})
 """A peering that fails is in force: the other cluster cannot be heard at the moment. No other state lets anybody in,
@@ -76,6 +76,17 @@ def importers(exports: Iterable[ExportedService]) -> dict[ServiceName, tuple[str
         name = ServiceName(row.service, row.namespace or "default", row.partition or "default")
         found.setdefault(name, set()).update(filter(None, row.consumers.peers or ()))
     return {name: tuple(sorted(peers)) for name, peers in found.items() if peers}
+
+
+def importing(facts: ServiceFacts, mesh: MeshFacts) -> tuple[str, ...]:
+    """The peers whose callers may have the service, by export and roots."""
+    return tuple(sorted({bundle.peer for bundle in usable(mesh)}.intersection(facts.exported_to)))
+
+
+def importers_of(service: Service) -> tuple[str, ...]:
+    """The peers whose callers may ask for it, by a name of their own or through mesh gateways of this cluster."""
+    named = (one.peer for one in service.server_names if one.peer)
+    return tuple(dict.fromkeys((*named, *service.importers)))
 
 
 def _own_domain(mesh: MeshFacts) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from plugin.assemble.bexpr import BexprError, compile_filter
 from plugin.assemble.endpoints import Endpoints, destination_endpoints, instance_endpoints
 from plugin.assemble.mesh_instances import could_be_mixed, outside_mesh
-from plugin.assemble.peers import usable
+from plugin.assemble.peers import importing
 from plugin.assemble.server_names import destination_sni, peer_sni, service_sni
 from plugin.consul.api import HealthEntry, ResolverSubset
 from plugin.facts import MeshFacts, ServiceFacts
@@ -51,9 +51,8 @@ def _routes(
             found = destination_endpoints(destination, host, facts.addresses)
             yield ServerName(destination_sni(facts.name, host, **place), found.endpoints), found
     # Callers of a peer that speak HTTP are carried by this cluster's mesh gateway, under the service's own name.
-    known_peers = {bundle.peer for bundle in usable(mesh)}
     if protocol == "tcp":
-        for peer in sorted(known_peers.intersection(facts.exported_to)):
+        for peer in importing(facts, mesh):
             sni = peer_sni(facts.name, peer=peer, trust_domain=trust_domain)
             yield ServerName(sni, unnamed.endpoints, peer=peer), Endpoints(unnamed.endpoints)
 

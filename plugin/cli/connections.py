@@ -51,9 +51,10 @@ class Filter:
     def takes(self, one: WorkerConnection, now_s: float) -> bool:
         connection = one.connection
         endpoints = (connection.endpoint, *(request.endpoint for request in connection.live_requests))
+        callers = (connection.source, connection.caller, *(request.caller for request in connection.live_requests))
         return (
             self.service in ("", connection.service)
-            and (not self.source or self.source in (connection.source, connection.caller))
+            and (not self.source or self.source in callers)
             and (not self.client or _is_at(self.client, connection.client))
             and (not self.endpoint or any(_is_at(self.endpoint, each) for each in endpoints))
             and now_s - connection.opened_at_s >= self.older_than_s
@@ -252,7 +253,7 @@ def _request_row(request: LiveRequest, now_s: float) -> Iterable[str]:
     return (
         "",
         "",
-        "",
+        escape(request.caller),
         escape(f"{request.method} {request.authority}{request.path}"),
         request.endpoint or "-",
         f"{request.phase}{answered}",

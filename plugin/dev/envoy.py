@@ -230,3 +230,38 @@ class EnvoyTerminatingGateway(_Envoy):
     async def listening(self, deadline_s: float = START_DEADLINE_S) -> None:
         """Wait until its listener is there. :raises StartError: when nothing is linked by then."""
         await wait_until(self.listeners, deadline_s, what=f"{self.proxy_id} has a listener")
+
+
+class MeshGateway(_Envoy):
+    """``consul connect envoy -gateway=mesh``: the way between clusters; one address stands for LAN and WAN."""
+
+    def __init__(
+        self,
+        agent: ConsulAgent,
+        name: str = "mesh-gateway",
+        port: int | None = None,
+        *,
+        token: str | None = None,
+        concurrency: int = 1,
+    ) -> None:
+        super().__init__(agent, name, token=token, concurrency=concurrency)
+        self.name = name
+        self.address = "127.0.0.1"
+        self.port = port or free_ports(1)[0]
+
+    async def start(self) -> None:
+        """Register it, start Envoy and wait until it listens."""
+        address = f"{self.address}:{self.port}"
+        where = (f"-address={address}", f"-wan-address={address}")
+        await self._run("-gateway=mesh", f"-service={self.name}", f"-proxy-id={self.proxy_id}", *where, "-register")
+        await self._running().started(self._listens)
+
+    async def stop(self) -> None:
+        await super().stop()
+        with contextlib.suppress(ConsulError):
+            await self.agent.deregister_service(self.proxy_id)
+
+    async def _listens(self) -> bool:
+        with contextlib.suppress(StartError):
+            return bool(await self.listeners())
+        return False

@@ -121,13 +121,15 @@ class _Walk:
         return service, mesh
 
     def _server_name(self, service: Service) -> tuple[ServerName, ...]:
-        peer = self._who.peer
+        peer, asks = self._who.peer, "A sidecar asks for"
+        if peer in service.importers:
+            peer, asks = "", f"A mesh gateway of this cluster, which asks for callers of peer {peer}, asks for"
         names = tuple(one for one in service.server_names if one.peer == peer)
         if not names:
             whom = f"peer {peer}" if peer else "this cluster"
             text = f"{service.name} has no server name for callers of {whom}: it is not exported to it."
             self._stop("server name", Verdict.NOT_SERVED, text)
-        lines = [f"A sidecar asks for {names[0].sni}."]
+        lines = [f"{asks} {names[0].sni}."]
         lines += [f"Also served: {one.sni}" + (f" (subset {one.subset})" if one.subset else "") for one in names[1:]]
         self._good("server name", *lines)
         return names
@@ -145,6 +147,9 @@ class _Walk:
         who = self._who
         if stranger := policy.stranger(who.identity, who.peer):
             self._stop("caller", Verdict.DENIED, f"Refused as bad_identity: {stranger}.")
+        if who.peer in policy.importers:
+            self._good("caller", f"It is {who.spiffe_id}, if a mesh gateway of this cluster says so of the request.")
+            return
         roots = f"the roots of peer {who.peer}" if who.peer else "this cluster's roots"
         self._good("caller", f"It is {who.spiffe_id}, if its certificate is verified by {roots}.")
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from plugin.assemble.peers import importers_of
 from plugin.explain.caller import Caller
 from plugin.simulate.answer import Access, AccessChange, RequestChange, ServiceChange
 from proxy.http.errors import BadRequest
@@ -43,6 +44,8 @@ class Side:
 def access(side: Side, who: Caller) -> Access:
     if side.policy is None or side.service is None:
         return Access("none", side.state)
+    if not_exported := _not_exported(side.service, who):
+        return Access("none", not_exported)
     if side.policy.stranger(who.identity, who.peer):
         return Access("denied", "bad_identity")
     matching = side.policy.matching(who.identity, who.peer)
@@ -50,6 +53,10 @@ def access(side: Side, who: Caller) -> Access:
         return Access("by_request", _rules(matching[0]))
     decision = side.policy.authorize(who.identity, who.peer)
     return Access("allowed" if isinstance(decision, Permit) else "denied", describe(decision))
+
+
+def _not_exported(service: Service, who: Caller) -> str:
+    return f"not exported to peer {who.peer}" if who.peer and who.peer not in importers_of(service) else ""
 
 
 def access_change(name: ServiceName, who: Caller, before: Side, after: Side) -> AccessChange | None:
@@ -122,6 +129,8 @@ def _decided(side: Side, who: Caller, method: str, path: str, authority: str, no
         return False, f"refused as {error.status}: {error}"
     except Elsewhere:
         return False, "sent to the path in its one form (307)"
+    if not_exported := _not_exported(side.service, who):
+        return False, not_exported
     head = RequestHead(method.encode(), target, authority.encode("latin-1", "replace"), Version.HTTP_1_1)
     decision = side.policy.authorize_request(who.identity, who.peer, head, now_s)
     return isinstance(decision, Permit), describe(decision)
@@ -134,11 +143,13 @@ def cut(who: Caller, before: Side, after: Side, request: tuple[str, str, str] | 
     """
     if not after.linked:
         return "the service is no longer linked"
-    if after.policy is None or before.policy is None:
+    if after.policy is None or after.service is None or before.policy is None:
         return ""
     if request is not None:
         decided = _decided(after, who, *request, now_s)
         return "" if decided is None or decided[0] else f"the request is denied: {decided[1]}"
+    if not_exported := _not_exported(after.service, who):
+        return not_exported
     decision = after.policy.authorize(who.identity, who.peer)
     return decision.sentence if isinstance(decision, Refusal) else ""
 

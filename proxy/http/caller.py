@@ -1,27 +1,80 @@
-"""Who asks, on one connection: an identity of the mesh, and the certificate that proved it."""
+"""Who asks: the service of the mesh at the other end of a connection, or one of a peer for whom a mesh gateway asks.
+
+A connection of a service has one caller, whom its certificate names. One of a mesh gateway has a caller for each
+request: what the gateway says about it (:mod:`proxy.http.forwarded_certificate`) counts because the gateway is of this
+cluster's own mesh and terminates TLS of peers' callers. It speaks for services of peers that import the service,
+and for nobody of this cluster. What others say in that header is passed on, and never looked at.
+"""
 
 from __future__ import annotations
 
 import base64
 import functools
 import textwrap
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 
 from proxy.http.forward import client_certificate_element
-from proxy.policy.identity import Identity
+from proxy.http.forwarded_certificate import Unreadable, forwarded_uri
+from proxy.live import Source, text_of
+from proxy.model import CloseReason
+from proxy.policy.decision import Refusal
+from proxy.policy.identity import Identity, IdentityError, MeshGateway, parse_spiffe_id
+
+if TYPE_CHECKING:
+    from proxy.http.message import Headers
+    from proxy.policy.intentions import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who makes one request."""
+
+    identity: Identity
+    peer: str
+    """The peer that it lives in; empty for this cluster."""
+    spiffe_id: str
+    text: str
+    """``peer:name``"""
 
 
 class Caller:
-    __slots__ = ("_by", "_certificates", "_element", "identity", "peer")
+    """The other end of one connection."""
 
-    def __init__(self, identity: Identity, peer: str, by: str, certificates: tuple[bytes, ...]) -> None:
+    __slots__ = ("_by", "_certificates", "_element", "asker", "gateway", "spiffe_id", "text")
+
+    def __init__(self, source: Source, spiffe_id: str, by: str, certificates: tuple[bytes, ...]) -> None:
         """``by``: the SPIFFE ID of the service that is called; ``certificates``: DER, the caller's own first."""
-        self.identity = identity
-        self.peer = peer
+        identity, peer = source
+        self.spiffe_id = spiffe_id
+        self.text = text_of(source)
+        self.gateway: MeshGateway | None = None
+        self.asker: Asker | None = None
+        """Who makes all of its requests; ``None`` for a mesh gateway, see :meth:`asker_of`."""
+        if isinstance(identity, MeshGateway):
+            self.gateway = identity
+        else:
+            self.asker = Asker(identity, peer, spiffe_id, self.text)
         self._by = by
         self._certificates = certificates
         self._element: bytes | None = None
+
+    def asker_of(self, headers: Headers, policy: Policy) -> Asker | Refusal:
+        """Who makes the request with these headers."""
+        if self.asker is not None:
+            return self.asker
+        assert self.gateway is not None
+        if objection := policy.objection_to(self.gateway):
+            return Refusal(CloseReason.BAD_IDENTITY, None, objection)
+        try:
+            uri = forwarded_uri(headers, self.spiffe_id)
+            identity = parse_spiffe_id(uri)
+            peer = policy.importer_of(identity)
+        except (Unreadable, IdentityError) as error:
+            return Refusal(CloseReason.BAD_IDENTITY, None, str(error))
+        return Asker(identity, peer, uri, text_of((identity, peer)))
 
     def certificate_element(self) -> bytes:
         """Its element of ``x-forwarded-client-cert``."""

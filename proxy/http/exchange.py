@@ -155,7 +155,7 @@ class Exchange(RequestLife):
         for name, value in head.headers:
             if name == b"x-request-id":
                 self.request_id = value
-        decision = self.decision = session.decide(route, asked, self.opened_at_s)
+        decision = self.decision = session.decide(route, self, asked)
         if isinstance(decision, Refusal):
             if decision.unknown_keys:
                 self._plane.keys_wanted.update(decision.unknown_keys)
@@ -178,7 +178,7 @@ class Exchange(RequestLife):
         """Policy has changed. :returns: whether that has ended it."""
         if self.phase is _OVER or self.forwarded is None:
             return False
-        decision = self._session.decide(route, self.forwarded, self.opened_at_s)
+        decision = self._session.decide(route, self, self.forwarded)
         if not isinstance(decision, Refusal):
             self._watch_token(decision.tokens)
             return False

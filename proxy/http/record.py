@@ -38,7 +38,9 @@ def recorded(worker: int, session: HTTPSession, exchange: Exchange, now_s: float
         reason=str(exchange.reason),
         service=life.service,
         server_name=life.server_name,
-        source=life.spiffe_id,
+        source=exchange.source,
+        peer=exchange.peer,
+        via=life.spiffe_id if exchange.source != life.spiffe_id else "",
         intention=session.describe(decision) if decision is not None else "",
         precedence=intention.precedence if intention is not None else 0,
         permission=decision.permission if decision is not None else 0,
@@ -75,6 +77,7 @@ def described(session: HTTPSession, exchange: Exchange) -> LiveRequest:
         bytes_sent=exchange.bytes_sent,
         intention=session.describe(decision) if decision is not None else "",
         request_id=exchange.request_id[:_LONGEST].decode("latin-1"),
+        caller=exchange.source_text if session.caller.gateway is not None else "",
     )
 
 

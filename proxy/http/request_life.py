@@ -18,9 +18,12 @@ class RequestLife:
         "forwarded",
         "head",
         "opened_at_s",
+        "peer",
         "reason",
         "request_id",
         "response",
+        "source",
+        "source_text",
         "started_s",
         "status",
         "upstream_ms",
@@ -43,6 +46,10 @@ class RequestLife:
         self.flags = ""
         """Envoy's response flags."""
         self.request_id = b""
+        self.source = self.source_text = ""
+        """The SPIFFE ID of who asks, and ``peer:name``; of a mesh gateway, while nobody can say for whom it asks."""
+        self.peer = ""
+        """The peer that who asks lives in."""
         self.bytes_received = 0
         """Of the request's body."""
         self.bytes_sent = 0

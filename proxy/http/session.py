@@ -22,7 +22,7 @@ from proxy.http.record import described
 from proxy.http.streams import Incoming, IncomingEvents, ServerConnection
 from proxy.messages import MOST_LIVE_REQUESTS, LiveRequest
 from proxy.model import CloseReason, Endpoint
-from proxy.policy.intentions import Decision, Permit, describe
+from proxy.policy.intentions import Decision, Permit, Refusal, describe
 from proxy.sockets.timers import Timer
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class HTTPSession:
         self._idle_since_s = self.plane.loop.time()
         self._draining = False
         self._reason: tuple[CloseReason, str] | None = None
-        self.source_text = carrier.source_text
+        self.source_text = caller.text
         self._wire = self.plane.wire(channel)
         self._connection: ServerConnection = open_server(self._wire, self, route.state.service)
 
@@ -79,6 +79,7 @@ class HTTPSession:
         self.requests += 1
         self._carrier.asked = True
         exchange = Exchange(self, incoming)
+        exchange.source, exchange.source_text = self.caller.spiffe_id, self.source_text
         self._live.add(exchange)
         if self._draining:
             self._connection.drain()
@@ -112,9 +113,17 @@ class HTTPSession:
             return head
         return dataclasses.replace(head, target=target, headers=headers)
 
-    def decide(self, route: Route, head: RequestHead, now_s: float) -> Decision:
-        """``now_s``: when it was asked, Unix time."""
-        return route.state.policy.authorize_request(self.caller.identity, self.caller.peer, head, now_s)
+    def decide(self, route: Route, exchange: Exchange, head: RequestHead) -> Decision:
+        """``head``: as :meth:`prepared` made it."""
+        policy = route.state.policy
+        asker = self.caller.asker
+        if asker is None:
+            found = self.caller.asker_of(head.headers, policy)
+            if isinstance(found, Refusal):
+                return found
+            asker = found
+            exchange.source, exchange.source_text, exchange.peer = asker.spiffe_id, asker.text, asker.peer
+        return policy.authorize_request(asker.identity, asker.peer, head, exchange.opened_at_s)
 
     def for_upstream(
         self, route: Route, head: RequestHead, permit: Permit, request_id: bytes, endpoint: Endpoint
@@ -160,20 +169,36 @@ class HTTPSession:
         oldest = sorted(self._live, key=lambda one: one.started_s)[:MOST_LIVE_REQUESTS]
         return tuple(described(self, exchange) for exchange in oldest)
 
+    def asked_for(self) -> set[str]:
+        """Of a mesh gateway: for whom it asks at the moment, as SPIFFE IDs and as ``peer:name``."""
+        if self.caller.gateway is None:
+            return set()
+        return {name for one in self._live for name in (one.source, one.source_text)}
+
+    def end_requests_of(self, source: str, detail: str) -> None:
+        """End what an operator wants ended, and leave the others on this connection alone."""
+        with self.plane.turn.one():
+            for exchange in list(self._live):
+                if source in (exchange.source, exchange.source_text):
+                    exchange.fail(replies.DENIED, CloseReason.KILLED, detail)
+
     def report(self, error: BaseException | bool) -> None:
         self._carrier.report(error)
 
     # --- what ends requests -----------------------------------------------------------------------------------
 
-    def reconsider(self) -> int:
-        """Policy has changed. :returns: how many requests that has ended."""
+    def reconsider(self) -> list[str]:
+        """Policy has changed. :returns: who made the requests that this has ended, one by one."""
         route = self.current_route()
-        if route is None or route.state.service.http is None:
+        if route is None or (route.state.service.http is None and self.caller.gateway is None):
             # Unlinked under this name, or carried whole from now on: what is under way may end, no more begins.
             self.drain()
-            return 0
+            return []
         with self.plane.turn.one():
-            return sum(exchange.reconsider(route) for exchange in list(self._live))
+            ended = [one.source_text for one in list(self._live) if one.reconsider(route)]
+        if self.caller.gateway is not None and route.state.policy.objection_to(self.caller.gateway):
+            self.drain()
+        return ended
 
     def drain(self) -> None:
         """Take no more requests; end after the last one."""

@@ -3,7 +3,7 @@
 Pure text: whether the certificate is genuine was decided before. Parsing is strict, because two readers that
 understand one URI differently are how a policy is passed: a URI is either exactly what Consul writes, or refused.
 Only a service may call a linked service; Consul's other identities have an error of their own, which says what
-they are.
+they are. A mesh gateway may carry the requests of peers' services (:mod:`proxy.http.caller`).
 """
 
 from __future__ import annotations
@@ -29,6 +29,15 @@ class Identity(msgspec.Struct, frozen=True):
     """Where the certificate was issued; no decision uses it."""
 
 
+class MeshGateway(msgspec.Struct, frozen=True):
+    """A mesh gateway. It calls for others, and never for itself."""
+
+    trust_domain: str
+    """Lower case."""
+    datacenter: str
+    partition: str = "default"
+
+
 class IdentityError(Exception):
     """The certificate does not name exactly one service. The text quotes what it names instead."""
 
@@ -52,10 +61,11 @@ _DEFAULT = "default"
 _SERVICE = re.compile(
     r"(?:/ap/(?P<partition>[^/%]+))?/ns/(?P<namespace>[^/%]+)/dc/(?P<datacenter>[^/]+)/svc/(?P<service>[^/]+)"
 )
+_MESH_GATEWAY = re.compile(r"(?:/ap/(?P<partition>[^/%]+))?/gateway/mesh/dc/(?P<datacenter>[^/]+)")
 _OTHER_KINDS = {
     "Consul client agent": re.compile(r"(?:/ap/[^/]+)?/agent/client/dc/[^/]+/id/[^/]+"),
     "Consul server": re.compile(r"/agent/server/dc/[^/]+"),
-    "mesh gateway": re.compile(r"(?:/ap/[^/]+)?/gateway/mesh/dc/[^/]+"),
+    "mesh gateway": _MESH_GATEWAY,
     "certificate authority": re.compile(r""),
 }
 
@@ -71,16 +81,12 @@ def parse_spiffe_id(uri: str) -> Identity:
     :raises NotAService: for the URI of an agent, a server, a mesh gateway or an authority.
     :raises IdentityError: for anything else.
     """
-    if len(uri.encode("utf-8", "replace")) > _MAX_URI:
-        raise IdentityError(f"a SPIFFE ID has at most {_MAX_URI} bytes; this one starts with {uri[:80]!r}")
-    parts = _URI.fullmatch(uri)
-    if parts is None or _CHARACTERS.fullmatch(parts["path"]) is None:
-        raise IdentityError(f"{uri!r} is not a SPIFFE ID: spiffe://trust-domain/path and nothing else")
-    match = _SERVICE.fullmatch(parts["path"])
+    trust_domain, path = _parts(uri)
+    match = _SERVICE.fullmatch(path)
     if match is None:
-        _refuse(uri, parts["path"])
+        _refuse(uri, path)
     return Identity(
-        trust_domain=parts["trust_domain"],
+        trust_domain=trust_domain,
         service=_decoded(match["service"], uri),
         namespace=_decoded(match["namespace"], uri).lower(),
         partition=_partition(match["partition"], uri),
@@ -93,14 +99,41 @@ def identity_of(san_uris: Sequence[str]) -> Identity:
 
     :raises IdentityError: when it names none, or more than one thing: then nobody can say who is calling.
     """
+    return parse_spiffe_id(_only(san_uris))
+
+
+def caller_of(san_uris: Sequence[str]) -> Identity | MeshGateway:
+    """As :func:`identity_of`, and a mesh gateway, too: what it may do is for the policy of a service to say."""
+    uri = _only(san_uris)
+    try:
+        return parse_spiffe_id(uri)
+    except NotAService:
+        trust_domain, path = _parts(uri)
+        match = _MESH_GATEWAY.fullmatch(path)
+        if match is None:
+            raise
+        return MeshGateway(trust_domain, _decoded(match["datacenter"], uri), _partition(match["partition"], uri))
+
+
+cached_caller_of = functools.lru_cache(maxsize=4_096)(caller_of)
+"""As :func:`caller_of`, which is pure: callers come back with the certificate they had."""
+
+
+def _only(san_uris: Sequence[str]) -> str:
     if len(san_uris) != 1:
         found = "no URI" if not san_uris else f"{len(san_uris)} URIs ({', '.join(map(repr, san_uris))})"
         raise IdentityError(f"the certificate has {found} among its names; exactly one SPIFFE ID is needed")
-    return parse_spiffe_id(san_uris[0])
+    return san_uris[0]
 
 
-cached_identity_of = functools.lru_cache(maxsize=4_096)(identity_of)
-"""As :func:`identity_of`, which is pure: callers come back with the certificate they had."""
+def _parts(uri: str) -> tuple[str, str]:
+    """Trust domain and path, the latter still percent-encoded."""
+    if len(uri.encode("utf-8", "replace")) > _MAX_URI:
+        raise IdentityError(f"a SPIFFE ID has at most {_MAX_URI} bytes; this one starts with {uri[:80]!r}")
+    parts = _URI.fullmatch(uri)
+    if parts is None or _CHARACTERS.fullmatch(parts["path"]) is None:
+        raise IdentityError(f"{uri!r} is not a SPIFFE ID: spiffe://trust-domain/path and nothing else")
+    return parts["trust_domain"], parts["path"]
 
 
 def _refuse(uri: str, path: str) -> NoReturn:

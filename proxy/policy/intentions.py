@@ -21,7 +21,7 @@ from proxy.http.policy.request_rules import RequestRules, Step
 from proxy.http.policy.tokens import Tokens, forward_headers
 from proxy.model import CloseReason, Mesh, PeerBundle, Service, ServiceName
 from proxy.policy.decision import SEAL, Decision, Permit, Refusal, describe
-from proxy.policy.identity import Identity
+from proxy.policy.identity import Identity, IdentityError, MeshGateway
 from proxy.policy.intention_index import IntentionIndex, intention_text, source_text
 from proxy.rules import Action, Intention, TokenProvider, TokenRequirement
 
@@ -45,8 +45,11 @@ class Policy:
         "_service",
         "_trust_domain",
         "decisive_headers",
+        "importers",
         "reserved_headers",
     )
+    importers: tuple[str, ...]
+    """The peers for whose callers a mesh gateway may ask."""
     reserved_headers: frozenset[bytes]
     """Names under which the gateway passes on what tokens say: a client's own headers of that name never are."""
     decisive_headers: frozenset[bytes]
@@ -61,12 +64,14 @@ class Policy:
         intentions: tuple[Intention, ...] | None,
         peer_bundles: Iterable[PeerBundle],
         token_providers: Iterable[TokenProvider] = (),
+        importers: Iterable[str] = (),
     ) -> None:
         self._service = service
         self._trust_domain = trust_domain
         self._default_action = default_action
         self._index = None if intentions is None else IntentionIndex(intentions)
         self._peers = {bundle.peer: bundle for bundle in peer_bundles}
+        self.importers = tuple(importers)
         self._providers = {provider.name: provider for provider in token_providers}
         named = _providers_of(intentions or ())
         self.reserved_headers = forward_headers(one for name, one in self._providers.items() if name in named)
@@ -84,6 +89,7 @@ class Policy:
             intentions=service.intentions,
             peer_bundles=mesh.peer_bundles,
             token_providers=mesh.token_providers,
+            importers=service.importers if service.http is not None else (),
         )
 
     def authorize(self, identity: Identity, peer: str = "") -> Decision:
@@ -164,6 +170,39 @@ class Policy:
             f"the caller {identity.service!r} is of trust domain {identity.trust_domain!r}, "
             f"partition {identity.partition!r}; that of {where} is {known!r}"
         )
+
+    def objection_to(self, gateway: MeshGateway, peer: str = "") -> str:
+        """Say why a mesh gateway may not ask for services of peers; empty when it may.
+
+        :param peer: as of :meth:`authorize`.
+        """
+        who = f"a mesh gateway of {gateway.datacenter}"
+        if (gateway.trust_domain, gateway.partition, peer) != (self._trust_domain, self._service.partition, ""):
+            where = f"trust domain {gateway.trust_domain!r}, partition {gateway.partition!r}"
+            return f"{who} is of {where}: only those of this cluster and the service's partition may ask for peers"
+        if not self.importers:
+            return f"{who} may ask for services of peers alone, and {self._service} is exported to no peer over HTTP"
+        return ""
+
+    def importer_of(self, identity: Identity) -> str:
+        """The peer that a caller lives in for whom a mesh gateway asks.
+
+        :raises IdentityError: when it is of no peer that the service is exported to, or nobody can say of which one.
+        """
+        if identity.trust_domain == self._trust_domain:
+            raise IdentityError(f"a mesh gateway asks for {identity.service!r} of this cluster, not of a peer")
+        home = (identity.trust_domain, identity.partition)
+        found = [one for one in self._peers.values() if (one.trust_domain, one.partition) == home]
+        peers = [one.peer for one in found if one.peer in self.importers]
+        if len(peers) == 1:
+            return peers[0]
+        caller = f"the caller {identity.service!r} of trust domain {identity.trust_domain!r}"
+        if peers:
+            raise IdentityError(f"{caller} may be of any of the peers {', '.join(peers)}: which one is not known")
+        if not found:
+            raise IdentityError(f"{caller}, partition {identity.partition!r}, is of no known peer")
+        names = ", ".join(one.peer for one in found)
+        raise IdentityError(f"{caller} is of peer {names}, to which {self._service} is not exported")
 
     def _by_default(self, caller: _Caller, nothing: str) -> Decision:
         """``nothing`` matches."""

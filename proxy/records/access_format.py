@@ -167,7 +167,7 @@ _FIELDS: dict[str, Callable[[AccessRecord], Value]] = {
     "DOWNSTREAM_LOCAL_ADDRESS": lambda record: record.local_address,
     "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT": lambda record: _host(record.local_address),
     "DOWNSTREAM_LOCAL_PORT": lambda record: _port(record.local_address),
-    "DOWNSTREAM_PEER_URI_SAN": lambda record: record.source,
+    "DOWNSTREAM_PEER_URI_SAN": lambda record: record.via or record.source,
     "DOWNSTREAM_REMOTE_ADDRESS": lambda record: record.client,
     "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT": lambda record: _host(record.client),
     "DOWNSTREAM_REMOTE_PORT": lambda record: _port(record.client),

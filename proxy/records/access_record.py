@@ -28,6 +28,10 @@ class AccessRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     server_name: str = ""
     source: str = ""
     """The caller's SPIFFE ID."""
+    peer: str = ""
+    """The peer that the caller lives in, by the name that this cluster gave it."""
+    via: str = ""
+    """The SPIFFE ID of the mesh gateway that asks for the caller."""
     intention: str = ""
     """What decided: the intention with its precedence, or the default."""
     precedence: int = 0

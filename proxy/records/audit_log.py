@@ -15,7 +15,7 @@ import msgspec
 
 from proxy.model import CloseReason
 from proxy.overload import LineBudget
-from proxy.policy.intentions import Decision, describe
+from proxy.policy.intentions import Decision, Permit, describe
 from proxy.records.access_record import timestamp
 from proxy.records.outlet import AUDIT, Outlet
 
@@ -66,6 +66,10 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     server_name: str = ""
     source: str = ""
     """The caller's SPIFFE ID."""
+    peer: str = ""
+    """The peer that it lives in, by the name that this cluster gave it."""
+    via: str = ""
+    """The SPIFFE ID of the mesh gateway that asks for it."""
     reason: str = ""
     """A :class:`proxy.model.CloseReason`; empty for who was let in."""
     intention: str = ""
@@ -121,8 +125,9 @@ class AuditLog:
             self._outlet.join(timeout_s)
 
     def connection_allowed(self, life: ConnectionLife, decision: Decision) -> None:
-        if self._outlet is not None and self._tells_allowed(life, decision):
-            self._write("connection.allowed", life, decision)
+        if self._outlet is not None and self._tells_allowed(life, life.spiffe_id, decision):
+            peer = decision.peer if isinstance(decision, Permit) else ""
+            self._write("connection.allowed", life, decision, peer=peer)
 
     def connection_ended(self, carrier: Carrier, now_s: float) -> None:
         """``now_s`` is of the monotonic clock."""
@@ -131,13 +136,14 @@ class AuditLog:
         if self._outlet is None or reason is None:
             return
         let_in = carrier.service_name is not None
+        peer = carrier.source[1] if carrier.source is not None else ""
         if let_in and reason in REVOKED:
-            self._write("connection.revoked", life, life.permit, reason=reason)
+            self._write("connection.revoked", life, life.permit, peer=peer, reason=reason)
         elif not let_in and reason in DENIED and (life.spiffe_id or self._strangers.spend(now_s)):
-            self._write("connection.denied", life, life.refusal, reason=reason)
+            self._write("connection.denied", life, life.refusal, peer=peer, reason=reason)
 
     def request_allowed(self, session: HTTPSession, exchange: Exchange, decision: Decision) -> None:
-        if self._outlet is not None and self._tells_allowed(session.life, decision):
+        if self._outlet is not None and self._tells_allowed(session.life, exchange.source, decision):
             self._write("request.allowed", session.life, decision, exchange=exchange)
 
     def request_ended(self, session: HTTPSession, exchange: Exchange) -> None:
@@ -149,10 +155,10 @@ class AuditLog:
         elif reason in DENIED:
             self._write("request.denied", session.life, exchange.decision, exchange=exchange, reason=reason)
 
-    def _tells_allowed(self, life: ConnectionLife, decision: Decision) -> bool:
+    def _tells_allowed(self, life: ConnectionLife, source: str, decision: Decision) -> bool:
         if self._every_allowed:
             return True
-        key = (life.service, life.spiffe_id, describe(decision))
+        key = (life.service, source, describe(decision))
         if key in self._known:
             return False
         if len(self._known) >= MOST_REMEMBERED:
@@ -166,6 +172,7 @@ class AuditLog:
         life: ConnectionLife,
         decision: Decision | None,
         *,
+        peer: str = "",
         exchange: Exchange | None = None,
         reason: CloseReason | None = None,
     ) -> None:
@@ -174,6 +181,7 @@ class AuditLog:
             return
         intention = decision.intention if decision is not None else None
         head = exchange.head if exchange is not None else None
+        source = exchange.source if exchange is not None else life.spiffe_id
         target = (exchange.forwarded or exchange.head).target if exchange is not None else b""
         record = AuditRecord(
             time=timestamp(time.time()),
@@ -185,7 +193,9 @@ class AuditLog:
             client=life.client,
             service=life.service,
             server_name=life.server_name,
-            source=life.spiffe_id,
+            source=source,
+            peer=exchange.peer if exchange is not None else peer,
+            via=life.spiffe_id if source != life.spiffe_id else "",
             reason=str(reason) if reason is not None else "",
             intention=describe(decision) if decision is not None else "",
             precedence=intention.precedence if intention is not None else 0,

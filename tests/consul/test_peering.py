@@ -18,20 +18,17 @@ from plugin.check import check_gateway
 from plugin.dev.consul_agent import ConsulAgent
 from plugin.dev.external import ExternalService, echo
 from plugin.dev.gateway import Gateway
-from plugin.errors import ConsulError
 from plugin.settings import ConsulSettings
 from tests.support.command import consul_tgw
 from tests.support.eventually import SCALE, eventually
 from tests.support.linking import Links, dial, let_in, serves
 from tests.support.mesh_client import MeshClient, MeshConnection, Refused
+from tests.support.peering import PEER, export, peer
 from tests.support.rights import NODES, Rights, write
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 WITHIN_S = 1.0
-PEER = "cloud"
-"""What the cluster of the gateway calls the other one."""
-BACK = "premises"
 SERVICE, OTHER, CALLER = "peered-db", "peered-stays", "peered-web"
 
 
@@ -59,8 +56,7 @@ class Stage:
             return False
 
     async def export(self, *services: str) -> None:
-        rows = [{"Name": name, "Consumers": [{"Peer": PEER}]} for name in services]
-        await self.own.write_config({"Kind": "exported-services", "Name": "default", "Services": rows})
+        await export(self.own, *services)
 
     async def policy(self, action: str, service: str = SERVICE) -> None:
         source = {"Name": CALLER, "Peer": PEER, "Action": action}
@@ -73,25 +69,6 @@ class Stage:
         services = (await self.gateway.status())["services"]
         (found,) = [one for one in services if one["name"] == service]
         return [name for name in found["server_names"] if ".external." in name]
-
-
-async def peer(own: ConsulAgent, far: ConsulAgent) -> None:
-    token = (await own.api("POST", "/v1/peering/token", {"PeerName": PEER}))["PeeringToken"]
-
-    async def established() -> bool:
-        try:
-            await far.api("POST", "/v1/peering/establish", {"PeerName": BACK, "PeeringToken": token})
-        except ConsulError:
-            return False
-        return True
-
-    await eventually(established, 30.0, what="the clusters are peered")
-
-    async def known() -> bool:
-        rows = [*await own.api("GET", "/v1/peerings"), *await far.api("GET", "/v1/peerings")]
-        return all(row.get("PeerCAPems") for row in rows)
-
-    await eventually(known, 30.0, what="each cluster has the roots of the other")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from plugin.dev.pki import Authority
 from proxy.connection import TRANSITIONS, ConnectionLife, Event, State
+from proxy.live import text_of
 from proxy.messages import Limits
 from proxy.model import CloseReason, ServiceName
 from proxy.rules import Intention
@@ -98,7 +99,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         before = {id(one): one.received for one in self.services}
         self._link()
         for one in self.under_test.plane.live:
-            assert one.life.permit is None or one.source is None or one.source[0].service not in self.denied
+            assert one.life.permit is None or one.source is None or text_of(one.source) not in self.denied
         for client in self.clients:
             if client.source in self.denied:
                 client.peer.send(b"after the denial")

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from proxy.policy.identity import Identity, IdentityError, NotAService, identity_of, parse_spiffe_id
+from proxy.policy.identity import (
+    Identity,
+    IdentityError,
+    MeshGateway,
+    NotAService,
+    caller_of,
+    identity_of,
+    parse_spiffe_id,
+)
 
 DOMAIN = "11111111-2222-3333-4444-555555555555.consul"
 UNENCODED = "$&+,:;=@"
@@ -44,6 +52,37 @@ def test_other_identities_of_consul_are_named(path: str, kind: str) -> None:
     with pytest.raises(NotAService, match=kind) as raised:
         parse_spiffe_id(f"spiffe://{DOMAIN}{path}")
     assert raised.value.kind == kind
+
+
+def test_a_mesh_gateway_is_a_caller_of_another_kind() -> None:
+    uri = f"spiffe://{DOMAIN}/gateway/mesh/dc/dc%201"
+    assert caller_of([uri]) == MeshGateway(DOMAIN, "dc 1")
+    assert caller_of([uri.replace("/gateway", "/ap/East/gateway")]) == MeshGateway(DOMAIN, "dc 1", "east")
+    assert caller_of([WEB]) == parse_spiffe_id(WEB)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/gateway/mesh/dc/dc1/",
+        "/gateway/mesh/dc/dc1/svc/web",
+        "/gateway/mesh/dc/%64c1",
+        "/gateway/mesh/dc/*",
+        "/gateway/mesh/dc/a%2Fb",
+        "/ap/default/gateway/mesh/dc/dc1",
+        "/Gateway/mesh/dc/dc1",
+        "/gateway/terminating/dc/dc1",
+        "/agent/server/dc/dc1",
+    ],
+)
+def test_what_is_nearly_a_mesh_gateway_is_nobody(path: str) -> None:
+    with pytest.raises(IdentityError):
+        caller_of([f"spiffe://{DOMAIN}{path}"])
+
+
+def test_a_mesh_gateway_is_the_only_thing_that_its_certificate_names() -> None:
+    with pytest.raises(IdentityError):
+        caller_of([f"spiffe://{DOMAIN}/gateway/mesh/dc/dc1", WEB])
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,7 @@ def test_an_export_that_is_gone_counts_also_while_the_service_cannot_be_assemble
     assembled = assemble_service(plain.service, plain.mesh)
     assert isinstance(assembled, Service)
     names = (*assembled.server_names, ServerName("east", peer="east"), ServerName("west", peer="west"))
-    served = msgspec.structs.replace(assembled, server_names=names)
+    served = msgspec.structs.replace(assembled, server_names=names, importers=("east", "west"))
     left = with_newest_policy(served, dataclasses.replace(plain.service, exported_to=("west",)))
     assert [one.peer for one in left.server_names] == ["", "west"]
+    assert left.importers == ("west",)
