@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import filecmp
-import json
 import os
 import shlex
 import shutil
@@ -17,7 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lab import plan
+from lab import plan, programs
+from lab.namespaces import together
 from lab.topology import Federation, Topology
 from plugin.dev import locate, processes
 from plugin.errors import StartError
@@ -58,11 +58,7 @@ async def prepare(topology: Topology, federation: Federation, folder: Path) -> N
     :raises StartError: when a program is missing, or secrets cannot be made.
     """
     await asyncio.to_thread(copy_programs, folder)
-    await processes.run(
-        [str(plan.SCRIPTS / "secrets.sh"), str(folder / "hosts")],
-        environment={**os.environ, "LAB_CONSUL": str(locate.consul())},
-        input_text=json.dumps(plan.as_json(topology, federation)),
-    )
+    await programs.make_secrets(topology, federation, folder / "hosts")
 
 
 def copy_programs(folder: Path) -> None:
@@ -101,12 +97,7 @@ async def carry_out(topology: Topology, federation: Federation, report: Callable
                 _on_machine(way_in, host, step.script, environment(topology, federation, host)) for host in step.hosts
             ]
             given = printed.get(step.input_from, "")
-            try:
-                async with asyncio.TaskGroup() as group:
-                    said = [group.create_task(_run(one, given)) for one in commands]
-            except ExceptionGroup as failures:
-                raise failures.exceptions[0] from None
-            printed[step.script] = "".join(one.result() for one in said)
+            printed[step.script] = "".join(await together(*(_run(one, given) for one in commands)))
 
 
 def _on_machine(way_in: Path, host: str, script: str, told: dict[str, str]) -> list[str]:

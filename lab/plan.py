@@ -14,7 +14,7 @@ from lab.topology import LEGACY, WAN, Federation, Role, Topology
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "vagrant" / "provision"
 
-_OF_ROLE = {
+OF_ROLE = {
     Role.SERVER: "server.sh",
     Role.LEGACY: "legacy.sh",
     Role.MESH_GATEWAY: "mesh-gateway.sh",
@@ -35,19 +35,41 @@ class Step:
 
 def steps(topology: Topology, federation: Federation) -> list[Step]:
     """In order; each may begin when the one before has ended everywhere."""
-    members = tuple(name for name, host in topology.hosts.items() if host.datacenter)
-    clients = tuple(name for name in members if Role.SERVER not in topology.hosts[name].roles)
-    own = [
-        Step(script="base.sh", hosts=tuple(topology.hosts)),
-        _of(topology, Role.LEGACY),
-        _of(topology, Role.SERVER),
-        # Tokens first: an agent that starts with one which is not known yet takes a while to try again.
-        Step(script="operator.sh", hosts=tuple(operators(topology).values())),
-        Step(script="agent.sh", hosts=clients),
-        _of(topology, Role.MESH_GATEWAY),
-        _of(topology, Role.TERMINATING_GATEWAY),
+    begin = [Step(script="base.sh", hosts=tuple(topology.hosts)), _of(topology, Role.LEGACY)]
+    if federation is Federation.PEERING:
+        # Clusters of their own come up at the same time.
+        clusters = [*_cluster(topology, None), *_peering(topology)]
+    else:
+        # The primary datacenter first: it has the tokens and the CA of all.
+        clusters = [step for name in topology.datacenters for step in _federated(topology, federation, name)]
+        clusters.append(Step(script="federated.sh", hosts=tuple(operators(topology).values())))
+    return [step for step in [*begin, *clusters, _of(topology, Role.APPLICATION)] if step.hosts]
+
+
+def _cluster(topology: Topology, datacenter: str | None) -> list[Step]:
+    """What makes a datacenter, or all of them."""
+    members = [
+        name for name, host in topology.hosts.items() if host.datacenter and datacenter in (None, host.datacenter)
     ]
-    return [*own, *_joining(topology, federation), _of(topology, Role.APPLICATION)]
+    clients = tuple(name for name in members if Role.SERVER not in topology.hosts[name].roles)
+    operator = tuple(name for place, name in operators(topology).items() if datacenter in (None, place))
+    return [
+        _of(topology, Role.SERVER, datacenter),
+        # Tokens first: an agent that starts with one which is not known yet takes a while to try again.
+        Step(script="operator.sh", hosts=operator),
+        Step(script="agent.sh", hosts=clients),
+        _of(topology, Role.MESH_GATEWAY, datacenter),
+        _of(topology, Role.TERMINATING_GATEWAY, datacenter),
+    ]
+
+
+def _federated(topology: Topology, federation: Federation, datacenter: str) -> list[Step]:
+    steps = _cluster(topology, datacenter)
+    if federation is Federation.GATEWAYS and datacenter != next(iter(topology.datacenters)):
+        # Its servers need the primary datacenter before their own gateways can be configured.
+        gateways = tuple(topology.having(Role.MESH_GATEWAY, datacenter))
+        return [Step(script="relay.sh", hosts=gateways), *steps]
+    return steps
 
 
 def operators(topology: Topology) -> dict[str, str]:
@@ -60,13 +82,11 @@ def gateway_datacenter(topology: Topology) -> str:
     return topology.hosts[topology.having(Role.TERMINATING_GATEWAY)[0]].datacenter
 
 
-def _of(topology: Topology, role: Role) -> Step:
-    return Step(script=_OF_ROLE[role], hosts=tuple(topology.having(role)))
+def _of(topology: Topology, role: Role, datacenter: str | None = None) -> Step:
+    return Step(script=OF_ROLE[role], hosts=tuple(topology.having(role, datacenter)))
 
 
-def _joining(topology: Topology, federation: Federation) -> list[Step]:
-    if federation is not Federation.PEERING:
-        return []
+def _peering(topology: Topology) -> list[Step]:
     gateways = gateway_datacenter(topology)
     operator = operators(topology)
     return [
@@ -101,6 +121,7 @@ def environment(topology: Topology, federation: Federation, name: str) -> dict[s
         told |= {
             "LAB_ADDRESS": topology.lan(name),
             "LAB_SERVERS": " ".join(map(topology.lan, topology.having(Role.SERVER, host.datacenter))),
+            "LAB_MESH_GATEWAYS": " ".join(map(topology.lan, topology.having(Role.MESH_GATEWAY, host.datacenter))),
             "LAB_PEER": peer,
             "LAB_PEER_SERVERS_WAN": " ".join(_wan(topology, federation, Role.SERVER, peer)),
             "LAB_PEER_MESH_GATEWAYS": " ".join(_wan(topology, federation, Role.MESH_GATEWAY, peer)),

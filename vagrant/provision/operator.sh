@@ -16,10 +16,15 @@ export CONSUL_HTTP_TOKEN
 policy() {
     local name=$1 rules
     rules=$(cat)
-    if consul acl policy read -name "$name" >/dev/null 2>&1; then
-        consul acl policy update -name "$name" -rules "$rules" >/dev/null
+    # A secondary datacenter may not have heard yet of one that there is already.
+    wait_for 30 "the policy $name is as it should be" create_or_update "$name" "$rules"
+}
+
+create_or_update() {
+    if consul acl policy read -name "$1" >/dev/null 2>&1; then
+        consul acl policy update -name "$1" -rules "$2"
     else
-        consul acl policy create -name "$name" -rules "$rules" >/dev/null
+        consul acl policy create -name "$1" -rules "$2"
     fi
 }
 
@@ -33,6 +38,16 @@ token() {
 
 may_manage() { consul acl policy list; }
 wait_for 60 "the management token counts" may_manage
+
+if [[ $LAB_FEDERATION != peering && $LAB_DATACENTER == "$LAB_PRIMARY" ]]; then
+    # With it, servers of the secondary datacenter copy tokens and config entries, and have their CA certified.
+    policy replication <<'HCL'
+acl = "write"
+operator = "write"
+service_prefix "" { policy = "read" intentions = "read" }
+HCL
+    token "$LAB_SECRETS/replication.token" replication -policy-name replication
+fi
 
 for folder in "$LAB_SECRETS"/tokens/*; do
     host=$(basename "$folder")

@@ -9,6 +9,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/lib/service.sh"
 # shellcheck source=lib/consul.sh
 . "$here/lib/consul.sh"
+# shellcheck source=lib/federation.sh
+. "$here/lib/federation.sh"
 need LAB_FEDERATION LAB_HOST LAB_DATACENTER LAB_ADDRESS LAB_SERVERS LAB_SECRETS
 
 read -ra servers <<<"$LAB_SERVERS"
@@ -34,5 +36,6 @@ tls {
   }
 }
 HCL
+federation_settings | write /etc/consul.d/federation.hcl 640 consul && changed=--restart
 agent_settings | install_agent $changed
 wait_for 60 "$LAB_DATACENTER has a leader" has_leader

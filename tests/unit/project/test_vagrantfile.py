@@ -115,6 +115,7 @@ def test_scripts_are_those_of_the_plan_with_what_they_are_told(reader: dict[str,
         assert [one["name"] for one in machine["scripts"]] == [step["script"] for step in steps]
         for one in machine["scripts"]:
             assert one["inline"] == f"exec {machines.CHECKOUT}/vagrant/provision/{one['name']}"
+            assert os.access(FOLDER / "provision" / one["name"], os.X_OK), f"{one['name']} is not a program"
             assert one["environment"] == plan["hosts"][name]["environment"]
             assert one["run"] == ("once" if one["name"] == "base.sh" else "never")
         folders = {one["guestpath"]: one for one in machine["folders"] if not one.get("disabled")}

@@ -32,6 +32,7 @@ retry_interval = "2s"
 encrypt = "$(<"$LAB_SECRETS/gossip.key")"
 connect { enabled = true }
 peering { enabled = $([[ $LAB_FEDERATION == peering ]] && echo true || echo false) }
+primary_datacenter = "$([[ $LAB_FEDERATION == peering ]] && echo "$LAB_DATACENTER" || echo "$LAB_PRIMARY")"
 ports {
   grpc = 8502
   dns = -1
