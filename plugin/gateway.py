@@ -36,7 +36,9 @@ GAP_S = 0.003
 SLICE = 200
 """Services assembled before the event loop gets its turn again."""
 PATIENCE_S = 10.0
-"""How long the first state waits for answers about single services before workers begin without them."""
+"""How long the first state waits for answers about single services before workers begin without them: since another
+service was served, for Consul signs no more than so many leaves a second."""
+LONGEST_PATIENCE_S = 300.0
 PATIENCE_AFTER_RESTORE_S = 0.5
 """The same when there is a saved state: what it lacks was not known before, either."""
 
@@ -80,6 +82,11 @@ class Gateway:
         self._stale = False
         self.patience_s = PATIENCE_S
         self._links_known_at_s: float | None = None
+        self._progress_at_s = 0.0
+        """Monotonic time at which another service was served."""
+        self._awaited: list[ServiceName] = []
+        """Of the links in ``_awaited_of``, those that were not looked at, or had not been answered when they were."""
+        self._awaited_of: frozenset[ServiceName] | None = None
         self._links_published: frozenset[ServiceName] | None = None
         self._mesh_facts: MeshFacts | None = None
         self._problems: dict[ServiceName, tuple[str, ...]] = {}
@@ -225,6 +232,7 @@ class Gateway:
         self._published.services[name] = now
         self._story.service(had, now, facts)
         if had is None:
+            self._progress_at_s = time.monotonic()
             emit(logger, logging.INFO, "service.served", f"{name} is served", service=str(name))
         return True
 
@@ -273,15 +281,28 @@ class Gateway:
             return False
         if not _shared_answered(self._store.mesh_facts()):
             return False
-        return all(
-            name in self._published.services or _answered(self._store.service_facts(name))
-            for name in self._published.linked
-        )
+        if self._awaited_of != self._published.linked:
+            self._awaited_of, self._awaited = self._published.linked, list(self._published.linked)
+        # What was answered once stays so: each service is looked at once, and the one that is awaited again and again.
+        while self._awaited and self._is_answered(self._awaited[-1]):
+            self._awaited.pop()
+        return not self._awaited
+
+    def _is_answered(self, name: ServiceName) -> bool:
+        if name in self._published.services:
+            return True
+        try:
+            return _answered(self._store.service_facts(name))
+        except KeyError:
+            # Unlinked meanwhile: the new links are on their way.
+            return True
 
     def _patience_left_s(self) -> float | None:
         if self._published.complete or self._links_known_at_s is None or self._published.mesh is None:
             return None
-        return max(0.0, self._links_known_at_s + self.patience_s - time.monotonic())
+        newest_s = max(self._links_known_at_s, self._progress_at_s)
+        over_s = min(newest_s + self.patience_s, self._links_known_at_s + LONGEST_PATIENCE_S)
+        return max(0.0, over_s - time.monotonic())
 
     def _begin(self) -> None:
         """Let workers that have nothing yet start with what there is."""

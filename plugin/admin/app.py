@@ -211,10 +211,10 @@ class _Pages:
 
     async def ready(self, _: web.Request) -> web.Response:
         """200 when new connections are served with the newest state, else 503 and why not."""
-        status = self._view.status()
-        if status.ready:
+        reasons = self._view.not_ready()
+        if not reasons:
             return web.Response(text="ready\n")
-        return web.Response(status=503, text="".join(f"{reason}\n" for reason in status.not_ready))
+        return web.Response(status=503, text="".join(f"{reason}\n" for reason in reasons))
 
     async def metrics(self, request: web.Request) -> web.Response:
         """In the text format, or as OpenMetrics where ``Accept`` names it."""

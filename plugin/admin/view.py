@@ -41,6 +41,10 @@ def shown(worker: Worker, page: Iterable[Connection]) -> list[WorkerConnection]:
 
 
 class GatewayView(Protocol):
+    def not_ready(self) -> tuple[str, ...]:
+        """Why new connections are not served with the newest state; empty when they are. Asked often, by probes."""
+        ...
+
     def status(self) -> Status: ...
 
     def totals(self) -> Totals: ...

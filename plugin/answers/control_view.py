@@ -28,7 +28,7 @@ from plugin.definition import Definition
 from plugin.errors import ConfigError
 from plugin.gateway import Gateway
 from plugin.health import Health
-from plugin.observe.freshness import Freshness
+from plugin.observe.freshness import Freshness, oldest
 from plugin.observe.observer import Observer
 from plugin.observe.store import FactStore
 from plugin.process.life import Life
@@ -68,10 +68,18 @@ class ControlView:
     started_at_s: float = field(default_factory=time.time)
     _root_expiry: tuple[tuple[str, ...], float] = ((), 0.0)
 
+    def not_ready(self) -> tuple[str, ...]:
+        found = self.health.shortcomings()
+        # With a saved state the gateway serves before the agent can take its registration.
+        expected = self.settings.register and not (self.saved_state.unconfirmed_from_s and self.observer.away)
+        if expected and not self.registration.registered:
+            found += (self.registration.problem or f"{self.settings.service} is not registered with the agent yet",)
+        return found
+
     def status(self) -> Status:
         mesh = self.published.mesh
         most_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        not_ready = self._not_ready()
+        not_ready, ages_s = self.not_ready(), self.freshness.ages_s()
         return Status(
             service=self.settings.service,
             service_id=self.settings.id,
@@ -93,8 +101,8 @@ class ControlView:
             peers=peer_statuses(mesh, self.published.services.values()),
             worker_restarts=self.workers.restarts,
             root_expires_at_s=self._root_expires_at_s(),
-            state_age_s=self.freshness.age_s(),
-            fact_ages_s=self.freshness.ages_s(),
+            state_age_s=oldest(ages_s),
+            fact_ages_s=ages_s,
             max_state_age_s=self.freshness.max_age_s,
             too_old=self.freshness.too_old,
             consul_away=self.observer.away,
@@ -137,14 +145,6 @@ class ControlView:
 
     def snapshot(self) -> bytes:
         return redacted_json(self.published.full())
-
-    def _not_ready(self) -> tuple[str, ...]:
-        found = self.health.shortcomings()
-        # With a saved state the gateway serves before the agent can take its registration.
-        expected = self.settings.register and not (self.saved_state.unconfirmed_from_s and self.observer.away)
-        if expected and not self.registration.registered:
-            found += (self.registration.problem or f"{self.settings.service} is not registered with the agent yet",)
-        return found
 
     def _registration(self) -> RegistrationStatus:
         return RegistrationStatus(

@@ -22,7 +22,6 @@ INTENTIONS_MATCH = "/v1/connect/intentions/match"
 AGENT_SELF = "/v1/agent/self"
 AUTHORIZE = "/v1/agent/connect/authorize"
 REGISTER = "/v1/agent/service/register"
-HEALTH_STATE = "/v1/health/state/any"
 CATALOG_SERVICES = "/v1/catalog/services"
 CATALOG_DATACENTERS = "/v1/catalog/datacenters"
 TOKEN_SELF = "/v1/acl/token/self"
@@ -42,7 +41,6 @@ EXPORTED_SERVICES_PARAMS: Params = (("stale", ""),)
 leave token, index and wait behind (Consul 1.21), so that the leader refuses what nobody seems to have asked."""
 
 NO_INTENTIONS: Params = (("filter", 'SourceName == ""'),)
-NO_CHECKS: Params = (("filter", 'CheckID == ""'),)
 NO_SERVICES: Params = (("node-meta", "consul-tgw-matches:nothing"),)
 """Parameters that match nothing: the answer is empty, but its index still moves and still wakes."""
 
@@ -64,6 +62,11 @@ def leaf(service: str) -> str:
 
 def health(service: str) -> str:
     return f"/v1/health/service/{_segment(service)}"
+
+
+def health_state(state: str) -> str:
+    """Every check of the datacenter in that state: ``critical``, ``warning`` and so on."""
+    return f"/v1/health/state/{_segment(state)}"
 
 
 def health_connect(service: str) -> str:

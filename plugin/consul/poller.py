@@ -51,13 +51,14 @@ class Poller(Generic[T]):
         wait_s: float | None = None,
         explain: Callable[[GatewayError], Awaitable[GatewayError]] | None = None,
         absent: str = "",
+        prompt: bool = False,
     ) -> None:
         """``absent`` says what it means when this Consul does not have ``path``, which most can do without: then it is
         no failure either that the token may not ask for it. Empty: both are failures.
         ``wait_s`` is the client's unless it is given. ``explain`` may say more exactly what is wrong, before
-        ``failed`` is told."""
+        ``failed`` is told. ``prompt`` as in :class:`Watch`."""
         self.name = name
-        self.watch = Watch(decode, wait_s=client.wait_s if wait_s is None else wait_s)
+        self.watch = Watch(decode, wait_s=client.wait_s if wait_s is None else wait_s, prompt=prompt)
         self._client = client
         self._path = path
         self._params = tuple(params)
@@ -197,6 +198,12 @@ class Poller(Generic[T]):
 
     def state(self) -> WatchState:
         return watch_state(self.name, self.watch)
+
+
+def watch_state_since(name: str, confirmed_s: float | None) -> WatchState:
+    """Of several watches together, of which one was confirmed last at ``confirmed_s``, monotonic."""
+    age_s = None if confirmed_s is None else time.monotonic() - confirmed_s
+    return WatchState(name=name, index=0, age_s=age_s, problem="", requests=0)
 
 
 def watch_state(name: str, watch: Watch[T]) -> WatchState:

@@ -60,6 +60,11 @@ class Reply:
     headers: Mapping[str, str] = field(repr=False)
 
     @property
+    def remembered(self) -> bool:
+        """The agent had the answer already, and asked no server for it."""
+        return self.headers.get("X-Cache", "") == "HIT"
+
+    @property
     def filtered(self) -> bool:
         """Rows are missing because the token may not see them (Consul 1.11 and later say so)."""
         return self.headers.get("X-Consul-Results-Filtered-By-ACLs", "") == "true"

@@ -14,7 +14,8 @@ It does no IO and reads no clock; :mod:`plugin.consul.poller` drives it. The rul
    every second or two, so that a right that is given takes effect; :mod:`plugin.consul.refusals` bounds the sum. Other
    refusals: after a long pause. The next poll asks with index 0: blocking on an index that is still current would hide
    for a minute that all is well again.
-8. Polls that follow each other too fast spend tokens of a bucket, so that a hot key costs a bounded rate.
+8. Polls that follow each other too fast spend tokens of a bucket, so that a hot key costs a bounded rate. Where
+   promptness matters it is a higher one, as long as the answers are small.
 9. A failure never changes the value.
 10. When the token may read more than before, pauses end at once, and the next poll asks with index 0.
 11. A kind of config entry that this Consul is too old for is knowledge too: there is none. An upgrade is noticed, since
@@ -42,6 +43,9 @@ WAIT_S = 55.0
 UNINDEXED_PAUSE_S = 5.0
 BURST = 10
 POLLS_PER_S = 2.0
+PROMPT_POLLS_PER_S = 10.0
+PROMPT_BYTES_PER_S = 5_000_000
+"""Of answers: what a hot key may cost beyond ``POLLS_PER_S``."""
 UNKNOWN_KIND_PAUSE_S = 60.0
 NOT_TOLD_PAUSE_S = 5.0
 """Of what was never told; whoever gives the right waits for it."""
@@ -111,24 +115,30 @@ class Bucket:
 
     def __init__(self, burst: float, per_second: float) -> None:
         self._burst = burst
-        self._per_second = per_second
+        self.per_second = per_second
         self._tokens = burst
         self._at_s: float | None = None
 
     def take(self, now_s: float) -> float:
         if self._at_s is not None:
-            self._tokens = min(self._burst, self._tokens + (now_s - self._at_s) * self._per_second)
+            self._tokens = min(self._burst, self._tokens + (now_s - self._at_s) * self.per_second)
         self._at_s = now_s
         self._tokens -= 1
-        return max(0.0, -self._tokens / self._per_second)
+        return max(0.0, -self._tokens / self.per_second)
+
+    def give_back(self) -> None:
+        """The token that was taken was not needed."""
+        self._tokens = min(self._burst, self._tokens + 1)
 
 
 class Watch(Generic[T]):
     """One blocking query, for ever. ``decode`` turns a reply of status 200 into the value and raises GatewayError
     when it cannot."""
 
-    def __init__(self, decode: Callable[[Reply], T | None], *, wait_s: float = WAIT_S) -> None:
+    def __init__(self, decode: Callable[[Reply], T | None], *, wait_s: float = WAIT_S, prompt: bool = False) -> None:
+        """``prompt``: a hot key is asked for up to ``PROMPT_POLLS_PER_S``."""
         self._decode = decode
+        self._prompt = prompt
         self._wait_s = wait_s
         self._bucket = Bucket(BURST, POLLS_PER_S)
         self._backoff = Backoff()
@@ -174,6 +184,9 @@ class Watch(Generic[T]):
         woken = index is None or index != self.index or self.confirmed_s is None
         self.index = index or 0
         self.filtered = reply.filtered
+        if self._prompt:
+            affordable = PROMPT_BYTES_PER_S / max(1, len(reply.body))
+            self._bucket.per_second = max(POLLS_PER_S, min(PROMPT_POLLS_PER_S, affordable))
         self._succeeded(now_s, pause_s=0.0 if index else UNINDEXED_PAUSE_S * random.uniform(0.9, 1.1))
         return News(self.value, self.index, changed, woken)
 

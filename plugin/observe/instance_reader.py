@@ -1,8 +1,9 @@
 """Reads the instances and the health of all linked services within the connection budget.
 
-The first services get a blocking query of their own, which wakes for them alone. The others share two: one that wakes
-for any check and one that wakes for any service of the datacenter; both match nothing and so cost no bytes. After a
-wake-up the services without a query of their own are read again, a few at a time, with a rest after each sweep.
+The first services get a blocking query of their own, which wakes for them alone. The others share three. Two name the
+checks that fail (:mod:`plugin.observe.failing_checks`), and a service whose checks turn is read at once, it alone. One
+wakes for any service of the datacenter; it matches nothing and so costs no bytes, and says no name. After that one the
+services without a query of their own are read again, a few at a time, with a rest after each sweep.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 from plugin.consul import endpoints
 from plugin.consul.api import HealthEntry
 from plugin.consul.client import ConsulClient, decode_rows
-from plugin.consul.poller import Poller, WatchState, watch_state
+from plugin.consul.poller import Poller, WatchState, watch_state, watch_state_since
 from plugin.consul.transport import Reply
 from plugin.consul.watch import News, Watch
 from plugin.errors import ConsulForbidden, ConsulUnavailable, GatewayError
 from plugin.observe import denials
 from plugin.observe.denials import Hidden
+from plugin.observe.failing_checks import FailingCheck, FailingChecks
 from plugin.observe.slots import Slot
 from plugin.observe.store import FactStore
 from plugin.observe.sweep import Sweep
@@ -31,10 +34,12 @@ from proxy.model import ServiceName
 
 logger = logging.getLogger(__name__)
 
-OWN_QUERIES = 30
+OWN_QUERIES = 26
 """With those for what all services share and the reads, 1,000 linked services stay under 64 connections."""
 SWEEP_REQUESTS = 4
 """At a time."""
+TURNED_REQUESTS = 2
+"""At a time, of services whose checks have turned."""
 FORBIDDEN_RETRY_S = 1.0
 FORBIDDEN_PER_S = 5.0
 """With many forbidden names the pause grows, so that no more than this many are asked for each second."""
@@ -109,6 +114,21 @@ class InstanceReader:
     def states(self) -> list[WatchState]:
         return [*self._shared.states(), *(poller.state() for poller in self._own.values())]
 
+    def newest(self) -> list[WatchState]:
+        """As :meth:`states`, with one in the place of those that have no query of their own."""
+        return [*self._shared.newest(), *(poller.state() for poller in self._own.values())]
+
+
+@dataclass(slots=True)
+class _Member:
+    slot: Slot[Instances]
+    watch: Watch[Instances]
+    reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Two reads at a time could come back in the wrong order."""
+
+    def is_on(self, nodes: set[str]) -> bool:
+        return any(entry.node.node in nodes for entry in self.slot.fact.value or ())
+
 
 class _Shared:
     """The services without a query of their own."""
@@ -116,63 +136,69 @@ class _Shared:
     def __init__(self, client: ConsulClient, store: FactStore) -> None:
         self._client = client
         self._store = store
-        self._members: dict[ServiceName, tuple[Slot[Instances], Watch[Instances]]] = {}
+        self._members: dict[ServiceName, _Member] = {}
+        self._confirmed_s: float | None = None
+        """When any of them was confirmed last, monotonic."""
         self._sweep = Sweep(client, "instances", self._read, at_a_time=SWEEP_REQUESTS)
+        self._at_once = Sweep(client, "instances", self._read, at_a_time=TURNED_REQUESTS, pause_s=0.0, rest=1.0)
         self._forbidden: set[ServiceName] = set()
         self._ask_forbidden = asyncio.Event()
         self._needed = asyncio.Event()
-        self._signals = [
-            self._signal("health of any service", endpoints.HEALTH_STATE, endpoints.NO_CHECKS),
-            self._signal("any service", endpoints.CATALOG_SERVICES, endpoints.NO_SERVICES),
-        ]
-
-    def _signal(self, name: str, path: str, params: endpoints.Params) -> Poller[bytes]:
-        return Poller(
-            self._client,
-            name,
-            path,
-            params=params,
+        self._checks = FailingChecks(client, turned=self._checks_turned, failed=self._signal_failed)
+        self._any_service: Poller[bytes] = Poller(
+            client,
+            "any service",
+            endpoints.CATALOG_SERVICES,
+            params=endpoints.NO_SERVICES,
             decode=lambda reply: reply.body,
             learned=self._signalled,
             failed=self._signal_failed,
         )
 
     def add(self, name: ServiceName) -> None:
-        slot = self._store.instances(name)
-        self._members[name] = slot, Watch(_decoder(name))
+        self._members[name] = _Member(self._store.instances(name), Watch(_decoder(name)))
         self._needed.set()
         self._sweep.ask([name])
 
     def ask_afresh(self) -> None:
-        for signal in self._signals:
-            signal.ask_afresh()
+        self._any_service.ask_afresh()
+        self._checks.ask_afresh()
         self._ask_forbidden.set()
         self._sweep.ask(self._members)
 
     def retry_now(self) -> None:
-        for signal in self._signals:
-            signal.retry_now()
+        self._any_service.retry_now()
+        self._checks.retry_now()
 
     def discard(self, name: ServiceName) -> None:
         self._members.pop(name, None)
         self._sweep.discard(name)
+        self._at_once.discard(name)
         self._forbidden.discard(name)
 
     async def run(self) -> None:
         await self._needed.wait()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._sweep.run(), name="instances without a query of their own")
+            group.create_task(self._at_once.run(), name="instances whose checks have turned")
             group.create_task(self._retry_forbidden(), name="instances that may not be read")
-            for signal in self._signals:
-                group.create_task(signal.run(), name=signal.name)
+            group.create_task(self._any_service.run(), name=self._any_service.name)
+            group.create_task(self._checks.run(), name="failing checks")
 
     def _signalled(self, _: News[bytes]) -> None:
         # Also when a wait ended without news: what the token may read changes without the index.
         self._sweep.ask(self._members)
 
     def _signal_failed(self, problem: GatewayError) -> None:
-        for slot, _ in self._members.values():
-            slot.failed(problem)
+        for member in self._members.values():
+            member.slot.failed(problem)
+
+    def _checks_turned(self, checks: Iterable[FailingCheck]) -> None:
+        services = {check.service for check in checks}
+        nodes = {check.node for check in checks if check.service is None}
+        turned = {name for name in services if name in self._members}
+        turned.update(name for name, member in self._members.items() if nodes and member.is_on(nodes))
+        self._at_once.ask(turned - self._forbidden)
 
     async def _retry_forbidden(self) -> None:
         """Apart, so that what is not allowed delays nobody else."""
@@ -187,9 +213,15 @@ class _Shared:
 
     async def _read(self, name: ServiceName) -> GatewayError | None:
         """Return the problem after which ``name`` has to be read again soon."""
-        if name not in self._members:
+        member = self._members.get(name)
+        if member is None:
             return None
-        slot, watch = self._members[name]
+        async with member.reading:
+            return await self._read_member(name, member.slot, member.watch)
+
+    async def _read_member(
+        self, name: ServiceName, slot: Slot[Instances], watch: Watch[Instances]
+    ) -> GatewayError | None:
         watch.requests += 1
         # A plain read is what the servers know now, whatever index came before.
         watch.index = 0
@@ -200,6 +232,7 @@ class _Shared:
         else:
             news = watch.receive(reply, time.monotonic())
             if news is not None:
+                self._confirmed_s = time.monotonic()
                 self._allowed(name)
                 _learn(self._client, slot, watch, name, news)
                 return None
@@ -211,7 +244,7 @@ class _Shared:
         if isinstance(failure, ConsulForbidden):
             self._forbidden.add(name)
             return None
-        self._sweep.again(name)
+        self._sweep.ask([name])
         return failure
 
     def _allowed(self, name: ServiceName) -> None:
@@ -220,10 +253,15 @@ class _Shared:
             self._client.refusals.lifted(time.monotonic())
 
     def states(self) -> list[WatchState]:
-        if not self._members:
-            return []
-        members = [watch_state(f"instances of {name}", watch) for name, (_, watch) in self._members.items()]
-        return [*(signal.state() for signal in self._signals), *members]
+        members = [watch_state(f"instances of {name}", one.watch) for name, one in self._members.items()]
+        return [*self._signals(), *members]
+
+    def newest(self) -> list[WatchState]:
+        members = [watch_state_since("instances of any other service", self._confirmed_s)] if self._members else []
+        return [*self._signals(), *members]
+
+    def _signals(self) -> list[WatchState]:
+        return [self._any_service.state(), *self._checks.states()] if self._members else []
 
 
 def _learn(

@@ -1,11 +1,11 @@
 """Reads the intentions of all linked services, promptly and over few connections.
 
 One blocking query on the list of all intentions says *that* something changed and hints at the destinations that it
-concerns; those are read at once, all others soon after. What applies is then asked of ``intentions/match``, which takes
-many names at a time and needs no index (Consul 1.8 gives none). The list itself never decides: Consul leaves out
-silently what the token may not read, while ``match`` answers 403. One forbidden name makes Consul refuse all names of a
-request, so a refused request is halved until the forbidden ones are found; those are asked apart from then on, at a
-bounded rate.
+concerns; those are read at once, all others soon after when no destination explains the change, and else in a while.
+What applies is then asked of ``intentions/match``, which takes many names at a time and needs no index (Consul 1.8 has
+none). The list itself never decides: Consul leaves out silently what the token may not read, while ``match`` answers
+403. One forbidden name makes Consul refuse all names of a request, so a refused request is halved until the forbidden
+ones are found; those are asked apart from then on, at a bounded rate.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ logger = logging.getLogger(__name__)
 NAMES_PER_REQUEST = 100
 FULL_READ_PAUSE_S = 2.0
 """Between a change and the read of every linked service."""
+FULL_READ_REST = 100.0
+"""Times as long as such a read took, before the next one: a change costs as much as it concerns, and this 1 % more.
+Not after a change that no hint explains, for what the list leaves out may concern anybody."""
 REQUESTS = 4
 """At a time."""
 FORBIDDEN_RETRY_S = 1.0
@@ -70,6 +73,8 @@ class IntentionReader:
         self._changed = changed
         self._due: set[ServiceName] = set()
         self._all_due = asyncio.Event()
+        self._unexplained = asyncio.Event()
+        """A read of everything must not rest."""
         self._listed: _ByDestination = {}
         self._forbidden: set[ServiceName] = set()
         self._wake = asyncio.Event()
@@ -89,6 +94,7 @@ class IntentionReader:
             decode=_by_destination,
             learned=self._signalled,
             failed=self._failed,
+            prompt=True,
         )
 
     async def run(self) -> None:
@@ -133,18 +139,22 @@ class IntentionReader:
 
     def _signalled(self, news: News[_ByDestination]) -> None:
         # Also when a wait ended without news: what the token may read changes without the index.
+        explained = news.woken and self._hint(news.value or {})
+        if not explained:
+            self._unexplained.set()
         self._all_due.set()
         if news.woken:
-            self._hint(news.value or {})
             self._changed()
 
-    def _hint(self, listed: _ByDestination) -> None:
+    def _hint(self, listed: _ByDestination) -> bool:
+        """Whether any destination is seen to have changed."""
         before, self._listed = self._listed, listed
         touched = {name for name in before.keys() | listed.keys() if before.get(name) != listed.get(name)}
         if any("*" in (name.name, name.namespace) for name in touched):
             touched.update(self._names())
         self._due.update(touched & self._names())
         self._wake.set()
+        return bool(touched)
 
     def _names(self) -> set[ServiceName]:
         return set(self._store.linked()) - self._forbidden
@@ -166,12 +176,19 @@ class IntentionReader:
                 await self._client.presence.pause(self._backoff.failed(self._problem))
 
     async def _read_everything(self) -> None:
+        rest_s = 0.0
         while True:
             await self._all_due.wait()
             # What is known to have changed goes first, alone.
             await asyncio.sleep(FULL_READ_PAUSE_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(rest_s):
+                    await self._unexplained.wait()
             self._all_due.clear()
+            self._unexplained.clear()
+            began_s = time.monotonic()
             await self._read_all(sorted(self._names()))
+            rest_s = FULL_READ_REST * (time.monotonic() - began_s)
 
     async def _retry_forbidden(self) -> None:
         while True:

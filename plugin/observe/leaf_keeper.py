@@ -18,7 +18,7 @@ import time
 from plugin.consul import endpoints
 from plugin.consul.api import LeafCertificate, Roots
 from plugin.consul.client import ConsulClient, decode
-from plugin.consul.poller import WatchState
+from plugin.consul.poller import WatchState, watch_state_since
 from plugin.consul.watch import Backoff, Bucket
 from plugin.errors import ConsulForbidden, ConsulRejected, ConsulUnavailable, GatewayError
 from plugin.observe.leaves import KnownLeaf, convert
@@ -35,7 +35,8 @@ PLAIN_READS = 6
 """At a time."""
 READS_PER_S = 50.0
 READS_BURST = 40
-"""The servers sign 50 leaves a second by default (``csr_max_per_second``), for all of their clients."""
+"""The servers sign 50 leaves a second by default (``csr_max_per_second``), for all of their clients. What the agent
+still has, after a restart of the gateway say, does not count."""
 EXPECTED_FAILURES = 3
 """Failures in a row that pass by themselves and are not worth a warning."""
 BLOCKING_READS = 4
@@ -57,6 +58,8 @@ class LeafKeeper:
         self._bucket = Bucket(READS_BURST, READS_PER_S)
         self._roots: Roots | None = None
         self._kept: dict[ServiceName, _Kept] = {}
+        self._confirmed_s: float | None = None
+        """When any leaf was confirmed last, monotonic."""
 
     def roots_changed(self, roots: Roots) -> None:
         self._roots = roots
@@ -98,6 +101,10 @@ class LeafKeeper:
     def states(self) -> list[WatchState]:
         return [kept.state() for kept in self._kept.values()]
 
+    def newest(self) -> list[WatchState]:
+        """One in the place of :meth:`states`, as old as the one that was confirmed last."""
+        return [watch_state_since("leaf of any service", self._confirmed_s)] if self._kept else []
+
     def renewal_due_s(self, name: ServiceName) -> float:
         """When the next leaf is first asked for by its age, Unix time; 0 while there is none."""
         kept = self._kept.get(name)
@@ -133,14 +140,15 @@ class LeafKeeper:
         """Ask once or twice; return the seconds until it is worth asking again."""
         kept.kick.clear()
         try:
-            await asyncio.sleep(self._bucket.take(time.monotonic()))
             forbidden = kept.forbidden
             kept.take(await self._read(kept, index=0))
+            self._confirmed_s = time.monotonic()
             if forbidden:
                 self._client.refusals.lifted(time.monotonic())
             # With all blocking reads taken, plain ones go on: they find what the agent renewed by itself.
             if not kept.renewed and self._is_stale(kept) and not self._blocking.locked():
                 kept.take(await self._read(kept, index=kept.index))
+                self._confirmed_s = time.monotonic()
         except GatewayError as problem:
             refused = isinstance(problem, ConsulForbidden)
             return kept.failed(problem) + (self._client.refusals.wait_s(time.monotonic()) if refused else 0.0)
@@ -148,8 +156,10 @@ class LeafKeeper:
         return self._next_question_s(kept)
 
     async def _read(self, kept: _Kept, *, index: int) -> KnownLeaf:
-        kept.requests += 1
         async with self._blocking if index else self._plain:
+            kept.requests += 1
+            if not index:
+                await asyncio.sleep(self._bucket.take(time.monotonic()))
             # Consul 1.11 lets later reads of a leaf hang for minutes after a blocking one was abandoned (issue 12568):
             # whoever waits may be cancelled, the request may not.
             request = tasks.spawn(self._request(kept.name, index), name=f"leaf of {kept.name}")
@@ -162,6 +172,8 @@ class LeafKeeper:
         path = endpoints.leaf(name.name)
         try:
             reply = await self._client.blocking_get(path, endpoints.tenancy(name), index=index, wait_s=BLOCKING_WAIT_S)
+            if reply.remembered and not index:
+                self._bucket.give_back()
             if reply.status == 404:
                 return ConsulRejected(f"Consul has no {path}: is Connect enabled on the agent?", 404)
             return convert(decode(reply, LeafCertificate, path), index=reply.index or 1, now_s=time.time())

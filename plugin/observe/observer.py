@@ -134,6 +134,20 @@ class Observer:
             *self._leaves.states(),
         ]
 
+    def newest_states(self) -> list[WatchState]:
+        """As :meth:`watch_states`, but of what is read for each service only the newest answer: as many as there are
+        kinds of facts, however many services."""
+        return [
+            *(poller.state() for poller in self._pollers),
+            self._default_action.state(),
+            *self._intentions.states(),
+            *self._instances.newest(),
+            *self._sidecars.states(),
+            *self._providers.states(),
+            *self._peering.states(),
+            *self._leaves.newest(),
+        ]
+
     def _rights_changed(self) -> None:
         """Ask again what was refused or told in part: its right may have been given."""
         for poller in self._pollers:

@@ -24,6 +24,8 @@ from proxy.model import ServiceName
 
 SWEEP_REQUESTS = 2
 """At a time."""
+SWEEP_REST = 9.0
+"""Times as long as a sweep took: that an instance goes into the mesh is rare, and other services come and go."""
 
 SIDECARS: endpoints.Params = (("filter", 'Service.Kind == "connect-proxy"'),)
 
@@ -35,7 +37,7 @@ class SidecarReader:
         self._client = client
         self._store = store
         self._members: set[ServiceName] = set()
-        self._sweep = Sweep(client, "sidecars", self._read, at_a_time=SWEEP_REQUESTS)
+        self._sweep = Sweep(client, "sidecars", self._read, at_a_time=SWEEP_REQUESTS, rest=SWEEP_REST)
         self._needed = asyncio.Event()
         self._reported: set[ServiceName] = set()
         self._signal: Poller[bytes] = Poller(

@@ -29,8 +29,13 @@ class Sweep:
         read: Callable[[ServiceName], Awaitable[GatewayError | None]],
         *,
         at_a_time: int,
+        pause_s: float | None = None,
+        rest: float | None = None,
     ) -> None:
-        """``read`` reads one service and returns the problem after which the next round has to wait longer."""
+        """``read`` reads one service and returns the problem after which the next round has to wait longer.
+        ``pause_s`` and ``rest`` take the place of ``SWEEP_PAUSE_S`` and ``SWEEP_REST``."""
+        self._pause_s = pause_s
+        self._rest = rest
         self._client = client
         self._what = what
         self._read = read
@@ -67,7 +72,9 @@ class Sweep:
                 await self._client.presence.pause(self._backoff.failed(problems[0]))
             else:
                 self._backoff.succeeded()
-                await asyncio.sleep(max(SWEEP_PAUSE_S, SWEEP_REST * (time.monotonic() - began_s)))
+                pause_s = SWEEP_PAUSE_S if self._pause_s is None else self._pause_s
+                rest = SWEEP_REST if self._rest is None else self._rest
+                await asyncio.sleep(max(pause_s, rest * (time.monotonic() - began_s)))
 
     async def _limited(self, name: ServiceName) -> GatewayError | None:
         async with self._requests:

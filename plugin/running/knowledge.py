@@ -56,7 +56,7 @@ class Knowledge:
         client.wait_s = wait_s(settings.max_state_age_s)
         self.observer = Observer(client, self.store, settings.service)
         self.freshness = Freshness(
-            self.observer.watch_states, max_age_s=settings.max_state_age_s, stale=self.gateway.set_stale
+            self.observer.newest_states, max_age_s=settings.max_state_age_s, stale=self.gateway.set_stale
         )
         self.saved_state = StateKeeper(
             settings.state_dir,

@@ -472,6 +472,9 @@ class Crowded:
             for n in range(1_000)
         )
 
+    def not_ready(self) -> tuple[str, ...]:
+        return READY.not_ready
+
     def status(self) -> Status:
         self.looked += 1
         return msgspec.structs.replace(READY, services=self.services, generation=self.looked, phase="serving")

@@ -70,6 +70,9 @@ class View:
     shown: Status = READY
     asked: list[tuple[str, int]] = field(default_factory=list)
 
+    def not_ready(self) -> tuple[str, ...]:
+        return self.shown.not_ready
+
     def status(self) -> Status:
         return self.shown
 

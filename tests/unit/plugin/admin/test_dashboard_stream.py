@@ -40,6 +40,9 @@ class Moving:
     counted: Totals = field(default_factory=Totals)
     looked: int = 0
 
+    def not_ready(self) -> tuple[str, ...]:
+        return self.shown.not_ready
+
     def status(self) -> Status:
         self.looked += 1
         return self.shown

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from plugin import gateway
 from plugin.consul.api import (
     IntentionMatch,
     LinkedService,
@@ -268,3 +269,38 @@ async def test_the_first_state_waits_for_the_providers_that_are_named(rig: Rig) 
     rig.store.providers.failed(ConsulForbidden("no right"))
     await eventually(lambda: rig.published.complete)
     assert any("okta" in text and "no right" in text for text in rig.gateway.warnings_of(A))
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def time(self) -> float:
+        return self.now_s
+
+
+async def test_the_first_state_waits_as_long_as_services_go_on_coming(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Consul signs a bounded number of leaves a second: a gateway of many services is not ready before the last one."""
+    clock = Clock()
+    monkeypatch.setattr(gateway, "time", clock)
+    rig.learn_mesh()
+    rig.link(*(LinkedService(name=name) for name in "abc"))
+    await rig.settled()
+    began_s = clock.now_s
+    for passed_s, name in ((9.0, A), (18.0, B)):
+        clock.now_s = began_s + passed_s
+        rig.learn(name)
+        await eventually(lambda name=name: name in rig.published.services)  # type: ignore[misc]
+        assert rig.gateway._patience_left_s() == gateway.PATIENCE_S
+    clock.now_s += gateway.PATIENCE_S
+    assert rig.gateway._patience_left_s() == 0
+    # However many come one by one, it is not put off without end.
+    monkeypatch.setattr(gateway, "LONGEST_PATIENCE_S", 20.0)
+    clock.now_s = began_s + 18.0
+    assert rig.gateway._patience_left_s() == 2.0
+    assert not rig.published.complete

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from plugin.consul import endpoints
 from plugin.consul.client import ConsulClient
@@ -21,9 +22,9 @@ from tests.support.fake_consul import FakeConsul, body, status
 from tests.unit.plugin.consul.test_store import entry
 
 
-def rows(name: str, *ports: int) -> list[dict[str, Any]]:
+def rows(name: str, *ports: int, node: str = "n") -> list[dict[str, Any]]:
     return [
-        {"Node": {"Node": "n"}, "Service": {"ID": f"{name}-{port}", "Service": name, "Port": port}, "Checks": []}
+        {"Node": {"Node": node}, "Service": {"ID": f"{name}-{port}", "Service": name, "Port": port}, "Checks": []}
         for port in ports
     ]
 
@@ -31,7 +32,8 @@ def rows(name: str, *ports: int) -> list[dict[str, Any]]:
 @contextlib.asynccontextmanager
 async def reading(fake: FakeConsul, names: Iterable[str], *, own: int) -> AsyncIterator[FactStore]:
     store = FactStore()
-    fake.values[endpoints.HEALTH_STATE] = []
+    for state in ("critical", "warning"):
+        fake.values[endpoints.health_state(state)] = []
     fake.values[endpoints.CATALOG_SERVICES] = {}
     async with ConsulClient(fake.settings) as client:
         reader = InstanceReader(client, store, own_queries=own)
@@ -78,18 +80,18 @@ async def test_connections_stay_within_the_budget(fake: FakeConsul) -> None:
         fake.values[endpoints.health(name)] = rows(name, 1)
     async with reading(fake, names, own=8) as store:
         await eventually(lambda: all(ports(store, name) == [1] for name in names))
-        assert fake.most_open <= 8 + 2 + instance_reader.SWEEP_REQUESTS
+        assert fake.most_open <= 8 + 3 + instance_reader.SWEEP_REQUESTS + instance_reader.TURNED_REQUESTS
 
 
 async def test_shared_signals_are_not_asked_for_while_nobody_needs_them(fake: FakeConsul) -> None:
     fake.values[endpoints.health("a")] = rows("a", 1)
     async with reading(fake, ["a"], own=1) as store:
         await eventually(lambda: ports(store, "a") == [1])
-        assert not fake.asked(endpoints.HEALTH_STATE)
+        assert not fake.asked(endpoints.CATALOG_SERVICES)
         store.entry.learned(entry("a", "b"))
         fake.values[endpoints.health("b")] = rows("b", 2)
         await eventually(lambda: ports(store, "b") == [2])
-        await eventually(lambda: fake.asked(endpoints.HEALTH_STATE))
+        await eventually(lambda: fake.asked(endpoints.CATALOG_SERVICES))
 
 
 @pytest.mark.parametrize("own", [1, 0])
@@ -142,3 +144,88 @@ async def test_lower_index_is_read_again(fake: FakeConsul) -> None:
         fake.values[path] = rows("a", 2)
         await fake.move(3)
         await eventually(lambda: ports(store, "a") == [2])
+
+
+def check(name: str, *, node: str = "n", output: str = "") -> dict[str, Any]:
+    return {
+        "Node": node,
+        "CheckID": f"check-{name or node}",
+        "ServiceID": name and f"{name}-1",
+        "ServiceName": name,
+        "Output": output,
+    }
+
+
+def only_checks_wake(fake: FakeConsul) -> None:
+    """As in Consul, where a check that turns wakes nobody who waits for services."""
+
+    async def held(request: web.Request) -> web.Response:
+        await asyncio.sleep(3600)
+        raise AssertionError(request)
+
+    fake.fail(endpoints.CATALOG_SERVICES, _now, held)
+
+
+async def _now(_: web.Request) -> web.Response:
+    return web.Response(text="{}", headers={"X-Consul-Index": "10"})
+
+
+def health_reads(fake: FakeConsul) -> list[str]:
+    prefix = "/v1/health/service/"
+    return sorted(one.path.removeprefix(prefix) for one in fake.requests if one.path.startswith(prefix))
+
+
+@pytest.mark.parametrize("state", ["critical", "warning"])
+async def test_a_check_that_turns_costs_a_read_of_its_service_alone(fake: FakeConsul, state: str) -> None:
+    names = [f"s{number}" for number in range(50)]
+    for name in names:
+        fake.values[endpoints.health(name)] = rows(name, 1)
+    only_checks_wake(fake)
+    async with reading(fake, names, own=0) as store:
+        await eventually(lambda: all(ports(store, name) == [1] for name in names))
+        await eventually(lambda: len([one for one in fake.requests if "index" in one.query]) >= 3)
+        fake.requests.clear()
+        fake.values[endpoints.health("s7")] = rows("s7", 1, 2)
+        await fake.put(endpoints.health_state(state), [check("s7"), check("a-stranger")])
+        await eventually(lambda: ports(store, "s7") == [1, 2])
+        fake.values[endpoints.health("s7")] = rows("s7", 3)
+        await fake.put(endpoints.health_state(state), [check("a-stranger")])
+        await eventually(lambda: ports(store, "s7") == [3])
+        assert health_reads(fake) == ["s7", "s7"]
+
+
+async def test_what_a_failing_check_says_costs_nothing(fake: FakeConsul) -> None:
+    fake.values[endpoints.health("db")] = rows("db", 1)
+    only_checks_wake(fake)
+    async with reading(fake, ["db"], own=0) as store:
+        fake.values[endpoints.health_state("critical")] = [check("db", output="refused")]
+        await eventually(lambda: ports(store, "db") == [1] and len(health_reads(fake)) == 2)
+        await eventually(lambda: len([one for one in fake.requests if "index" in one.query]) >= 3)
+        fake.requests.clear()
+        await fake.put(endpoints.health_state("critical"), [check("db", output="refused again")])
+        await eventually(lambda: len(fake.asked(endpoints.health_state("critical"))) == 1)
+        assert health_reads(fake) == []
+
+
+async def test_a_check_of_a_node_concerns_whoever_has_an_instance_there(fake: FakeConsul) -> None:
+    names = ["a", "b", "c"]
+    for name in names:
+        fake.values[endpoints.health(name)] = rows(name, 1, node="m" if name == "b" else "n")
+    only_checks_wake(fake)
+    async with reading(fake, names, own=0) as store:
+        await eventually(lambda: all(ports(store, name) == [1] for name in names))
+        await eventually(lambda: len([one for one in fake.requests if "index" in one.query]) >= 3)
+        fake.requests.clear()
+        await fake.put(endpoints.health_state("critical"), [check("", node="m")])
+        await eventually(lambda: health_reads(fake) == ["b"])
+
+
+async def test_a_read_after_a_turned_check_that_fails_is_repeated(fake: FakeConsul) -> None:
+    fake.values[endpoints.health("db")] = rows("db", 1)
+    only_checks_wake(fake)
+    async with reading(fake, ["db"], own=0) as store:
+        await eventually(lambda: ports(store, "db") == [1])
+        fake.values[endpoints.health("db")] = rows("db", 2)
+        fake.fail(endpoints.health("db"), status(500, "no leader"))
+        await fake.put(endpoints.health_state("critical"), [check("db")])
+        await eventually(lambda: ports(store, "db") == [2])

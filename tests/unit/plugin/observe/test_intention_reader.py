@@ -238,3 +238,40 @@ async def test_consul_1_8_without_index_is_polled_and_matched(fake: FakeConsul) 
         await eventually(lambda: sources(store, "db") == ["web"])
         await intentions.write("db", web="allow", mobile="deny")
         await eventually(lambda: sources(store, "db") == ["web", "mobile"])
+
+
+async def test_a_change_of_one_of_many_reads_the_others_rarely(
+    fake: FakeConsul, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intention_reader, "FULL_READ_PAUSE_S", 0.01)
+    monkeypatch.setattr(intention_reader, "FULL_READ_REST", 1e6)
+    intentions = Intentions(fake)
+    names = [f"s{number}" for number in range(250)]
+    async with reading(fake, *names) as store:
+        await eventually(lambda: all(sources(store, name) == [] for name in names))
+        # The first read of everything; the rest after it is longer than this test.
+        await eventually(lambda: asked_names(fake) >= 2 * len(names))
+        for number in range(5):
+            fake.requests.clear()
+            await intentions.write("s7", **{f"web-{number}": "allow"})
+            await eventually(lambda number=number: sources(store, "s7") == [f"web-{number}"])  # type: ignore[misc]
+            assert asked_names(fake) == 1
+
+
+async def test_a_change_that_no_hint_explains_reads_everything_soon(
+    fake: FakeConsul, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list leaves out what the token may not read, such as intentions of ``*``."""
+    monkeypatch.setattr(intention_reader, "FULL_READ_PAUSE_S", 0.01)
+    monkeypatch.setattr(intention_reader, "FULL_READ_REST", 1e6)
+    intentions = Intentions(fake)
+    intentions.hidden.add("db")
+    names = ["db", "ldap"]
+    async with reading(fake, *names) as store:
+        await eventually(lambda: asked_names(fake) >= 4)
+        await intentions.write("db", web="allow")
+        await eventually(lambda: sources(store, "db") == ["web"])
+
+
+def asked_names(fake: FakeConsul) -> int:
+    return sum(len(one.query.getall("name")) for one in fake.asked(endpoints.INTENTIONS_MATCH))

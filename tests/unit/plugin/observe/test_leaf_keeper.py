@@ -236,3 +236,41 @@ async def test_every_leaf_is_asked_for_when_the_clock_jumps(fake: FakeConsul, mo
         shift_s = -3600.0
         await eventually(lambda: len(fake.asked(PATH)) == 3)
         watching.cancel()
+
+
+@pytest.mark.parametrize(("said", "prompt"), [("HIT", True), ("MISS", False)])
+async def test_leaves_that_the_agent_has_already_are_not_paced(
+    fake: FakeConsul, monkeypatch: pytest.MonkeyPatch, said: str, prompt: bool
+) -> None:
+    """Only what the servers have to sign is asked for at the rate at which they sign."""
+    monkeypatch.setattr(leaf_keeper, "READS_PER_S", 1.0)
+    monkeypatch.setattr(leaf_keeper, "READS_BURST", 3)
+    Issuer(fake)
+    signed = fake.values[PATH]
+    assert isinstance(signed, dict)
+    fake.headers["X-Cache"] = said
+    names = [ServiceName(f"s{number}") for number in range(40)]
+    for name in names:
+        uri = f"spiffe://{TRUST_DOMAIN}/ns/default/dc/dc1/svc/{name.name}"
+        pair = Authority("first").leaf(TRUST_DOMAIN, name.name)
+        leaf = {**signed, "CertPEM": pair.certificate_pem, "PrivateKeyPEM": pair.private_key_pem}
+        fake.values[endpoints.leaf(name.name)] = {**leaf, "Service": name.name, "ServiceURI": uri}
+    store = FactStore()
+    store.entry.learned(entry(*(name.name for name in names)))
+
+    def known() -> int:
+        return sum(store.service_facts(name).leaf.known for name in names)
+
+    async with ConsulClient(fake.settings) as client:
+        keeper = LeafKeeper(client, store)
+        began_s = time.monotonic()
+        tasks = [asyncio.get_running_loop().create_task(keeper.keep(name)) for name in names]
+        if prompt:
+            await eventually(lambda: known() == len(names))
+        else:
+            await eventually(lambda: known() >= 3)
+        # At one a second, the rest of them would have taken longer than this.
+        assert prompt or known() <= 4 + time.monotonic() - began_s
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
