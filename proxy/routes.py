@@ -147,7 +147,8 @@ class RouteTable:
         _take_upstream_tls(state, former, problems)
         _take_targets(state)
         self._route(state)
-        if state.stale:
+        # It may be exported to a peer that has been known for long: nothing but its names is new then.
+        if state.stale or not _peers_of(service) & set(self._client_trusts) <= set(state.contexts):
             self._refresh(state, problems)
 
     def _remove(self, name: ServiceName) -> None:
@@ -188,9 +189,8 @@ class RouteTable:
 
     def _refresh(self, state: ServiceState, problems: list[Problem]) -> None:
         state.stale = False
-        peers = {server_name.peer for server_name in state.service.server_names}
         contexts: dict[str, ServiceContext] = {}
-        for peer in peers & set(self._client_trusts):
+        for peer in _peers_of(state.service) & set(self._client_trusts):
             try:
                 contexts[peer] = ServiceContext(
                     state.service.leaf, self._client_trusts[peer], self._spoken, alpn=alpn.of_service(state.service)
@@ -202,6 +202,11 @@ class RouteTable:
                     contexts[peer] = state.contexts[peer]
                     contexts[peer].client_trust = self._client_trusts[peer]
         state.contexts = contexts
+
+
+def _peers_of(service: Service) -> set[str]:
+    """Whose callers have a name of their own for it; ``""`` are those of the local mesh."""
+    return {server_name.peer for server_name in service.server_names}
 
 
 def _tls_settings(mesh: Mesh | None) -> tuple[object, ...]:

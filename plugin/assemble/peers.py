@@ -39,11 +39,17 @@ class _Unusable(Exception):
     pass
 
 
+def _in_force(peering: Peering) -> bool:
+    """A server that has started again calls a peering ``PENDING`` until the other cluster is heard, however long that
+    takes, and no blocking query tells of the end of that: only one without roots has never been established."""
+    return peering.state in IN_FORCE or (peering.state == "PENDING" and bool(peering.peer_ca_pems))
+
+
 def read_peers(peerings: Iterable[Peering]) -> Peers:
     bundles: dict[str, PeerBundle] = {}
     problems: list[str] = []
     for peering in sorted(peerings, key=lambda one: one.name):
-        if not peering.name or peering.state not in IN_FORCE:
+        if not peering.name or not _in_force(peering):
             continue
         try:
             bundles[peering.name] = _bundle(peering, problems)

@@ -96,6 +96,17 @@ def test_a_peers_server_name_trusts_that_peer_alone(mesh: HandMadeMesh) -> None:
     assert state.contexts[""] is not state.contexts["cloud"]
 
 
+def test_what_is_exported_later_to_a_known_peer_is_served_to_it(mesh: HandMadeMesh) -> None:
+    table = RouteTable()
+    bundle = PeerBundle("cloud", "other.consul", (HandMadeMesh().authority.certificate_pem,))
+    service = mesh.service("a")
+    table.apply(Update(1, mesh.settings(peer_bundles=(bundle,)), (service,)))
+    assert table._select(sni("a")) is not None
+    names = (*service.server_names, ServerName("a.external", peer="cloud"))
+    table.apply(Update(2, None, (msgspec.structs.replace(service, server_names=names),)))
+    assert table._select("a.external") is not None
+
+
 def test_services_before_the_mesh_are_refused_and_named(mesh: HandMadeMesh) -> None:
     table = RouteTable()
     _, _, problems = table.apply(Update(1, None, (mesh.service("a"),)))

@@ -49,9 +49,14 @@ def test_roots_and_their_trust_domain_make_a_peer() -> None:
     assert found.problems == ()
 
 
-@pytest.mark.parametrize("state", ["PENDING", "DELETING", "TERMINATED", "UNDEFINED", "", "SOMETHING_NEW"])
+@pytest.mark.parametrize("state", ["DELETING", "TERMINATED", "UNDEFINED", "", "SOMETHING_NEW"])
 def test_other_states_let_nobody_in(state: str) -> None:
     assert read_peers([peering(State=state)]).bundles == ()
+
+
+def test_what_a_server_that_has_started_again_calls_pending_is_in_force() -> None:
+    assert [one.peer for one in read_peers([peering(State="PENDING")]).bundles] == ["cloud"]
+    assert read_peers([peering(State="PENDING", PeerCAPems=None)]) == read_peers([])
 
 
 @pytest.mark.parametrize(
