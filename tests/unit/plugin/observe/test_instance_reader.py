@@ -175,6 +175,14 @@ def health_reads(fake: FakeConsul) -> list[str]:
     return sorted(one.path.removeprefix(prefix) for one in fake.requests if one.path.startswith(prefix))
 
 
+async def all_is_quiet(fake: FakeConsul, services: int) -> None:
+    """Everything was read, and read again since the shared queries were answered for the first time."""
+    await eventually(lambda: len(health_reads(fake)) >= 2 * services)
+    await eventually(lambda: len([one for one in fake.requests if "index" in one.query]) >= 3)
+    await eventually(lambda: fake.open == 3)
+    fake.requests.clear()
+
+
 @pytest.mark.parametrize("state", ["critical", "warning"])
 async def test_a_check_that_turns_costs_a_read_of_its_service_alone(fake: FakeConsul, state: str) -> None:
     names = [f"s{number}" for number in range(50)]
@@ -183,8 +191,7 @@ async def test_a_check_that_turns_costs_a_read_of_its_service_alone(fake: FakeCo
     only_checks_wake(fake)
     async with reading(fake, names, own=0) as store:
         await eventually(lambda: all(ports(store, name) == [1] for name in names))
-        await eventually(lambda: len([one for one in fake.requests if "index" in one.query]) >= 3)
-        fake.requests.clear()
+        await all_is_quiet(fake, len(names))
         fake.values[endpoints.health("s7")] = rows("s7", 1, 2)
         await fake.put(endpoints.health_state(state), [check("s7"), check("a-stranger")])
         await eventually(lambda: ports(store, "s7") == [1, 2])
@@ -199,9 +206,9 @@ async def test_what_a_failing_check_says_costs_nothing(fake: FakeConsul) -> None
     only_checks_wake(fake)
     async with reading(fake, ["db"], own=0) as store:
         fake.values[endpoints.health_state("critical")] = [check("db", output="refused")]
-        await eventually(lambda: ports(store, "db") == [1] and len(health_reads(fake)) == 2)
-        await eventually(lambda: len([one for one in fake.requests if "index" in one.query]) >= 3)
-        fake.requests.clear()
+        # At the start, after the first answer about any service, and for the check that fails.
+        await eventually(lambda: ports(store, "db") == [1] and len(health_reads(fake)) >= 3)
+        await all_is_quiet(fake, 1)
         await fake.put(endpoints.health_state("critical"), [check("db", output="refused again")])
         await eventually(lambda: len(fake.asked(endpoints.health_state("critical"))) == 1)
         assert health_reads(fake) == []
@@ -214,8 +221,7 @@ async def test_a_check_of_a_node_concerns_whoever_has_an_instance_there(fake: Fa
     only_checks_wake(fake)
     async with reading(fake, names, own=0) as store:
         await eventually(lambda: all(ports(store, name) == [1] for name in names))
-        await eventually(lambda: len([one for one in fake.requests if "index" in one.query]) >= 3)
-        fake.requests.clear()
+        await all_is_quiet(fake, len(names))
         await fake.put(endpoints.health_state("critical"), [check("", node="m")])
         await eventually(lambda: health_reads(fake) == ["b"])
 
