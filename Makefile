@@ -60,7 +60,8 @@ test-pythons: setup ## Run the unit tests under each Python 3.11 to 3.13 found h
 	@scripts/test-pythons $(ARGS)
 
 .PHONY: bench
-bench: setup ## Compare with Envoy on this machine
+bench: setup ## Compare with Envoy and others, 22 minutes; writes docs/performance.md: make bench ARGS="--only echo,http"
+	@$(BIN)/python -m bench.tools
 	$(BIN)/python -m bench $(ARGS)
 
 .PHONY: fuzz

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,17 @@ def cpu_s(pids: Collection[int]) -> float:
     return ticks / _TICKS_PER_S
 
 
+def thread_s(pids: Collection[int]) -> dict[int, float]:
+    """The same for each thread that lives."""
+    found = {}
+    for pid in pids:
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                fields = _fields((thread / "stat").read_text())
+                found[int(thread.name)] = (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+    return found
+
+
 def memory(pids: Collection[int]) -> Memory:
     rss = pss = 0
     for pid in pids:
@@ -96,6 +108,16 @@ def pin(pids: Collection[int], processors: frozenset[int]) -> None:
                 os.sched_setaffinity(int(thread.name), processors)
 
 
+def allow_descriptors(count: int) -> int:
+    """Let this process and its children have ``count`` open files, or as many as may be: how many that is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for wanted in ((count, max(count, hard)), (min(count, hard), hard)):
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(wanted[0], soft), wanted[1]))
+            break
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
 def processor_model() -> str:
     """As the kernel names it."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -106,5 +128,9 @@ def processor_model() -> str:
 
 
 def _stat(pid: int) -> list[str]:
+    return _fields(Path(f"/proc/{pid}/stat").read_text())
+
+
+def _fields(stat: str) -> list[str]:
     # proc(5): the command in parentheses may hold spaces; what follows starts with the state, field 3.
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return stat.rpartition(")")[2].split()

@@ -1,6 +1,6 @@
 """From measurements to figures: medians, spreads and ratios. Pure.
 
-Two gateways are measured in turns: what else happens on the machine changes slowly against a pair of rounds, so each
+Gateways are measured in turns: what else happens on the machine changes slowly against a pair of rounds, so each
 pair gives one ratio and the median of these is the figure. A ratio is always ours over Envoy's.
 """
 
@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+ENVOY = "Envoy"
+OURS = "consul-tgw"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ class Goal:
 class Measure:
     """One row of the comparison: how it is called, told and judged."""
 
+    key: str
+    """Under which its rounds are kept; never changes."""
     name: str
     unit: str
     digits: int = 0
@@ -54,41 +59,53 @@ class Measure:
     ratio_goal: Goal | None = None
     own_goal: Goal | None = None
     """For our own value, in ``unit``."""
+    more_is_better: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A measure with what both gateways gave; ``envoy`` is ``None`` where it gives nothing within the time allowed."""
+    """A measure with what each program gave: none for one that gives nothing, or was not asked."""
 
     measure: Measure
-    envoy: Spread | None
-    ours: Spread
-    ratio: Spread | None
+    values: Mapping[str, Spread]
+    """By label."""
+    ratio: Spread | None = None
+    """Ours over Envoy's, when both have rounds."""
     note: str = ""
+    run: str = ""
+    """Which run it is from."""
+
+    @property
+    def envoy(self) -> Spread | None:
+        return self.values.get(ENVOY)
+
+    @property
+    def ours(self) -> Spread | None:
+        return self.values.get(OURS)
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal is met; ``None`` without one."""
-        if self.measure.own_goal is not None:
+        """Whether the goal is met; ``None`` without one, or without a figure for it."""
+        if self.measure.own_goal is not None and self.ours is not None:
             return self.measure.own_goal.met(self.ours.median)
         if self.measure.ratio_goal is None or self.ratio is None:
             return None
         return self.measure.ratio_goal.met(self.ratio.median)
 
 
-def compare(measure: Measure, envoy: Sequence[float], ours: Sequence[float], *, note: str = "") -> Row:
-    """The row of ``measure``, from the raw values of rounds that were run in turns.
+def compare(measure: Measure, rounds: Mapping[str, Sequence[float]], *, note: str = "", run: str = "") -> Row:
+    """The row of ``measure``, from the raw values of rounds that were run in turns, by label.
 
-    :raises ValueError: when ours has no round, or both have rounds but not the same number of them.
+    :raises ValueError: when Envoy and we both have rounds, but not the same number of them.
     """
-    scaled_envoy = [value * measure.scale for value in envoy]
-    scaled_ours = [value * measure.scale for value in ours]
+    scaled = {label: [value * measure.scale for value in values] for label, values in rounds.items() if values}
+    both = ENVOY in scaled and OURS in scaled
     return Row(
         measure=measure,
-        envoy=Spread.of(scaled_envoy) if scaled_envoy else None,
-        ours=Spread.of(scaled_ours),
-        ratio=Spread.of(pair_ratios(scaled_envoy, scaled_ours)) if scaled_envoy else None,
+        values={label: Spread.of(values) for label, values in scaled.items()},
+        ratio=Spread.of(pair_ratios(scaled[ENVOY], scaled[OURS])) if both else None,
         note=note,
+        run=run,
     )
 
 
@@ -109,3 +126,11 @@ def per_cpu_second(amount: float, cpu_s: float) -> float:
     if cpu_s <= 0:
         raise ValueError("the gateway used no measurable processor time: make the rounds longer")
     return amount / cpu_s
+
+
+def speed_of_two(one_per_cpu_s: float, two_per_cpu_s: float) -> float:
+    """How many times as fast two workers are, from what a CPU second of them yields against one worker's.
+
+    That is what they reach when each has a processor of its own and both are busy.
+    """
+    return 2 * two_per_cpu_s / one_per_cpu_s

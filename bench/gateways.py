@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from pathlib import Path
 from typing import Protocol
@@ -11,24 +10,31 @@ from typing import Protocol
 import aiohttp
 
 from bench import accounting
+from bench.figures import ENVOY, OURS
 from plugin.dev.consul_agent import ConsulAgent
 from plugin.dev.envoy import EnvoyTerminatingGateway
 from plugin.dev.processes import Child, free_ports
 
 _PROJECT = Path(__file__).resolve().parent.parent
 _ADMIN_TIMEOUT_S = 5.0
+_MAX_CONNECTIONS = 20_000
+"""For each worker: more than any workload has."""
 
 
 class Gateway(Protocol):
-    """One gateway with one worker, pinned to its processors."""
+    """One gateway, pinned to its processors."""
 
     label: str
     name: str
     """Its service name: that of its terminating-gateway entry."""
+    linked: bool
+    """Whether everything is linked to it in Consul; the others serve one service of each kind."""
 
-    @property
-    def address(self) -> str:
-        """``ip:port`` where the mesh reaches it."""
+    def address(self, behaviour: str) -> str:
+        """``ip:port`` where the mesh reaches the service behind it."""
+
+    def carries(self, behaviour: str) -> bool:
+        """Whether it does what that service needs."""
 
     async def start(self) -> None:
         """Return when it serves what is linked to it."""
@@ -40,18 +46,21 @@ class Gateway(Protocol):
 
 
 class EnvoyGateway:
-    """``consul connect envoy -gateway=terminating``, with ``--concurrency 1``."""
+    """``consul connect envoy -gateway=terminating``, with as many workers (``--concurrency``)."""
 
-    label = "Envoy"
+    label = ENVOY
+    linked = True
 
-    def __init__(self, agent: ConsulAgent, name: str, processors: frozenset[int]) -> None:
+    def __init__(self, agent: ConsulAgent, name: str, processors: frozenset[int], *, workers: int = 1) -> None:
         self.name = name
         self._processors = processors
-        self._launcher = EnvoyTerminatingGateway(agent, name, concurrency=1)
+        self._launcher = EnvoyTerminatingGateway(agent, name, concurrency=workers)
 
-    @property
-    def address(self) -> str:
+    def address(self, behaviour: str) -> str:
         return f"{self._launcher.address}:{self._launcher.port}"
+
+    def carries(self, behaviour: str) -> bool:
+        return True
 
     async def start(self) -> None:
         await self._launcher.start()
@@ -66,23 +75,27 @@ class EnvoyGateway:
 
 
 class OurGateway:
-    """``consul-tgw run --workers 1``.
+    """``consul-tgw run``, with as many workers.
 
     Without an access log, as Envoy has none unless the operator asks for it in proxy-defaults.
     """
 
-    label = "consul-tgw"
+    label = OURS
+    linked = True
 
-    def __init__(self, agent: ConsulAgent, name: str, processors: frozenset[int]) -> None:
+    def __init__(self, agent: ConsulAgent, name: str, processors: frozenset[int], *, workers: int = 1) -> None:
         self.name = name
+        self._workers = workers
         self._agent = agent
         self._processors = processors
         self._port, self._admin_port = free_ports(2)
         self._child: Child | None = None
 
-    @property
-    def address(self) -> str:
+    def address(self, behaviour: str) -> str:
         return f"127.0.0.1:{self._port}"
+
+    def carries(self, behaviour: str) -> bool:
+        return True
 
     async def start(self) -> None:
         runtime_dir = self._agent.work_dir / f"{self.name}.runtime"
@@ -92,9 +105,10 @@ class OurGateway:
             [
                 *(sys.executable, "-m", "plugin", "run"),
                 f"--service={self.name}",
-                f"--address={self.address}",
+                f"--address=127.0.0.1:{self._port}",
                 f"--admin-address=127.0.0.1:{self._admin_port}",
-                "--workers=1",
+                f"--workers={self._workers}",
+                f"--max-connections={_MAX_CONNECTIONS * self._workers}",
                 "--access-log=off",
                 "--drain-timeout=1",
                 f"--runtime-dir={runtime_dir}",
@@ -114,11 +128,6 @@ class OurGateway:
     def processes(self) -> frozenset[int]:
         assert self._child is not None
         return accounting.family(self._child.pid)
-
-    async def worker_pids(self) -> list[int]:
-        """The processes that carry connections."""
-        answer = json.loads(await self._admin("/api/status") or "{}")
-        return [int(worker["pid"]) for worker in answer.get("workers", [])]
 
     async def _is_ready(self) -> bool:
         return await self._admin("/ready") is not None

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,12 @@ class Negotiated(msgspec.Struct, frozen=True):
     version: str
     cipher: str
     group: str
-    resumed: bool
+    chain: int
+    """Certificates that the gateway sends."""
 
     def __str__(self) -> str:
-        return f"{self.version}, {self.cipher}, {self.group}{', resumed' if self.resumed else ''}"
+        certificates = "one certificate" if self.chain == 1 else f"{self.chain} certificates"
+        return f"{self.version}, {self.cipher}, {self.group}, {certificates}"
 
 
 class LoadResult(msgspec.Struct, frozen=True):
@@ -43,6 +45,8 @@ class LoadResult(msgspec.Struct, frozen=True):
     bytes: int = 0
     errors: int = 0
     first_error: str = ""
+    resumed: int = 0
+    """Of new connections, those that went on with the session of another."""
     p50_us: float = 0.0
     p99_us: float = 0.0
 
@@ -56,26 +60,36 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Aim:
-    """Where a workload connects to, and as whom."""
+class Secure:
+    """What the mutual TLS of a workload needs."""
 
-    address: str
-    server_name: str
-    spiffe_id: str
+    services: Sequence[tuple[str, str]]
+    """Server name and SPIFFE ID of each; connections take turns."""
     roots: Path
     client: Identity
     tls_max: str = "1.3"
 
     def flags(self) -> list[str]:
+        names = [flag for name, uri in self.services for flag in (f"-server-name={name}", f"-spiffe-id={uri}")]
         return [
-            f"-address={self.address}",
-            f"-server-name={self.server_name}",
-            f"-spiffe-id={self.spiffe_id}",
+            *names,
             f"-roots={self.roots}",
             f"-certificate={self.client.certificate}",
             f"-key={self.client.key}",
             f"-tls-max={self.tls_max}",
         ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aim:
+    """Where a workload connects to, and as whom."""
+
+    address: str
+    secure: Secure | None
+    """``None``: to a sidecar, which speaks TLS itself."""
+
+    def flags(self) -> list[str]:
+        return [f"-address={self.address}", *(self.secure.flags() if self.secure else ["-plain"])]
 
 
 class Session:
@@ -95,6 +109,11 @@ class Session:
             raise StartError(f"the load generator ended early: {said or 'without a word'}")
         event: dict[str, Any] = json.loads(line)
         return event
+
+    def begin(self) -> None:
+        """Answer to ``ready``: now all clocks have been read."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"\n")
 
     def release(self) -> None:
         """Ask it to finish; its last lines are still to be read."""
@@ -123,22 +142,37 @@ class Generator:
         )
         return cls(program, processors)
 
-    async def load(self, workload: str, aim: Aim, *, duration_s: float, connections: int = 1) -> LoadResult:
-        """Run a workload to its end. :raises StartError: when it cannot run, or a connection failed."""
-        output = await run(
-            [
-                *self._command(workload, *aim.flags()),
-                f"-duration={int(duration_s * 1000)}ms",
-                f"-connections={connections}",
-            ],
-            deadline_s=duration_s + _ANSWER_DEADLINE_S,
-        )
-        result = msgspec.json.decode(output, type=LoadResult)
+    async def load(
+        self,
+        workload: str,
+        aim: Aim,
+        *,
+        duration_s: float,
+        connections: int = 1,
+        flags: Sequence[str] = (),
+        clock: Callable[[], float] = lambda: 0.0,
+    ) -> tuple[LoadResult, float]:
+        """Run a workload to its end: what it saw, and by how much ``clock`` went on, from when all connections were
+        there until the end, when they still are.
+
+        :raises StartError: when it cannot run, or a connection failed.
+        """
+        chosen = (f"-duration={int(duration_s * 1000)}ms", f"-connections={connections}", *flags)
+        async with self.session(workload, *aim.flags(), *chosen) as session:
+            try:
+                await session.event()
+                before = clock()
+                session.begin()
+                event = await session.event(duration_s + _ANSWER_DEADLINE_S)
+                used = clock() - before
+            except TimeoutError as error:
+                raise StartError(f"{workload} to {aim.address} has not ended in time") from error
+        result = msgspec.convert(event, LoadResult)
         if result.errors:
             raise StartError(
                 f"{workload} to {aim.address}: {result.errors} failed, the first with {result.first_error}"
             )
-        return result
+        return result, used
 
     @contextlib.asynccontextmanager
     async def session(self, command: str, *flags: str) -> AsyncIterator[Session]:
@@ -159,7 +193,7 @@ class Generator:
 
     @contextlib.asynccontextmanager
     async def external_services(self) -> AsyncIterator[dict[str, int]]:
-        """The loopback port of each external service: ``source``, ``sink``, ``echo``, ``http``, ``http2``."""
+        """The loopback port of each external service, by behaviour."""
         async with self.session("serve") as session:
             yield await session.event()
 

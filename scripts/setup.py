@@ -23,12 +23,13 @@ sys.path.insert(0, str(ROOT))
 from plugin.dev import locate  # noqa: E402
 from plugin.errors import StartError  # noqa: E402
 from scripts.build_consul import build_consul  # noqa: E402
-from scripts.build_h2spec import build_h2spec  # noqa: E402
+from scripts.build_go_tool import build_go_tool  # noqa: E402
 from scripts.fetch_old_consul import fetch_old_consul  # noqa: E402
 from scripts.steps import Failed, run, say  # noqa: E402
 
 VENV = Path(os.environ.get("CONSUL_TGW_VENV") or ROOT / ".venv")
 LOCK = ROOT / "requirements" / "dev.lock"
+H2SPEC_PACKAGE = "github.com/summerwind/h2spec/cmd/h2spec"
 
 DEBIAN_PACKAGES: dict[str, Callable[[], object]] = {
     "git": lambda: shutil.which("git"),
@@ -61,7 +62,7 @@ def debian_packages() -> str:
     missing = [name for name, present in DEBIAN_PACKAGES.items() if not present()]
     if not missing:
         return "nothing missing"
-    _install(missing)
+    install_packages(missing)
     return f"installed {', '.join(missing)}"
 
 
@@ -69,14 +70,15 @@ def browser() -> str:
     if _found(locate.chromium):
         return f"{locate.chromium()}, installed before"
     try:
-        _install(["chromium"])
+        install_packages(["chromium"])
     except Failed as failure:
         # Ubuntu has it as a snap only; one test needs it, and fails without it.
         return f"NOT HAD, so tests/http/test_browser.py will fail\n{failure}\n"
     return "installed chromium"
 
 
-def _install(packages: list[str]) -> None:
+def install_packages(packages: list[str]) -> None:
+    """By Debian's package manager. :raises Failed: when there is none, or not the right to use it."""
     if shutil.which("apt-get") is None:
         raise Failed(f"no apt-get here: install these by your system's means: {', '.join(packages)}")
     as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
@@ -148,7 +150,7 @@ def h2spec() -> str:
     if os.access(target, os.X_OK):
         return f"{locate.H2SPEC_VERSION}, built before"
     try:
-        build_h2spec(ROOT / "tools" / "h2spec", target)
+        build_go_tool(ROOT / "tools" / "h2spec", H2SPEC_PACKAGE, target)
     except Failed as failure:
         return f"NOT HAD, so tests/http/test_h2spec.py will fail\n{failure}\n"
     return f"{locate.H2SPEC_VERSION}, built"

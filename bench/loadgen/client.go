@@ -9,16 +9,18 @@ import (
 	"net"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
 const dialTimeout = 10 * time.Second
 
-// target is the gateway, and what it has to prove.
+// target is the gateway, and what it has to prove; or a sidecar that sees to it.
 type target struct {
 	address        string
-	serverName     string
-	spiffeID       string
+	plain          bool
+	serverNames    []string
+	spiffeIDs      []string
 	rootsFile      string
 	maximumVersion string
 }
@@ -31,7 +33,9 @@ type clientFiles struct {
 // client makes connections as one service of the mesh.
 type client struct {
 	address string
-	tls     *tls.Config
+	// services are those it connects to in turns; none without TLS.
+	services []*tls.Config
+	next     atomic.Uint64
 }
 
 // negotiated is printed with every result, so that two gateways are seen to do the same cryptography.
@@ -39,10 +43,17 @@ type negotiated struct {
 	Version string `json:"version"`
 	Cipher  string `json:"cipher"`
 	Group   string `json:"group"`
-	Resumed bool   `json:"resumed"`
+	// Chain is how many certificates the gateway sends.
+	Chain int `json:"chain"`
 }
 
 func newClient(to target, files clientFiles) (*client, error) {
+	if to.plain {
+		return &client{address: to.address}, nil
+	}
+	if len(to.serverNames) == 0 || len(to.serverNames) != len(to.spiffeIDs) {
+		return nil, fmt.Errorf("%d server names and %d SPIFFE IDs", len(to.serverNames), len(to.spiffeIDs))
+	}
 	pair, err := tls.LoadX509KeyPair(files.certificate, files.key)
 	if err != nil {
 		return nil, err
@@ -60,9 +71,19 @@ func newClient(to target, files clientFiles) (*client, error) {
 	if !known {
 		return nil, fmt.Errorf("TLS version %q is not 1.2 or 1.3", to.maximumVersion)
 	}
-	return &client{to.address, &tls.Config{
+	made := client{address: to.address}
+	for index, serverName := range to.serverNames {
+		made.services = append(made.services, settings(pair, serverName, maximum, roots, to.spiffeIDs[index]))
+	}
+	return &made, nil
+}
+
+func settings(
+	pair tls.Certificate, serverName string, maximum uint16, roots *x509.CertPool, spiffeID string,
+) *tls.Config {
+	return &tls.Config{
 		Certificates: []tls.Certificate{pair},
-		ServerName:   to.serverName,
+		ServerName:   serverName,
 		MinVersion:   tls.VersionTLS12,
 		MaxVersion:   maximum,
 		// What an Envoy sidecar offers. Go would add a hybrid group that only one of the gateways might accept.
@@ -71,9 +92,9 @@ func newClient(to target, files clientFiles) (*client, error) {
 		// The mesh names services by SPIFFE ID, not by host name: checkIdentity verifies instead.
 		InsecureSkipVerify: true,
 		VerifyConnection: func(state tls.ConnectionState) error {
-			return checkIdentity(state.PeerCertificates, roots, to.spiffeID)
+			return checkIdentity(state.PeerCertificates, roots, spiffeID)
 		},
-	}}, nil
+	}
 }
 
 func checkIdentity(chain []*x509.Certificate, roots *x509.CertPool, spiffeID string) error {
@@ -93,14 +114,21 @@ func checkIdentity(chain []*x509.Certificate, roots *x509.CertPool, spiffeID str
 	return fmt.Errorf("the gateway is %v, not %s", chain[0].URIs, spiffeID)
 }
 
+// keepSessions lets later connections resume what earlier ones were given.
+func (c *client) keepSessions() {
+	for _, service := range c.services {
+		service.ClientSessionCache = tls.NewLRUClientSessionCache(len(c.services))
+	}
+}
+
 // connect returns after the handshake; with TLS 1.3 a refusal of our certificate shows with the first read only.
-func (c *client) connect() (*tls.Conn, error) {
+func (c *client) connect() (net.Conn, error) {
 	dialer := net.Dialer{Timeout: dialTimeout}
 	raw, err := dialer.Dial("tcp", c.address)
-	if err != nil {
-		return nil, err
+	if err != nil || len(c.services) == 0 {
+		return raw, err
 	}
-	connection := tls.Client(raw, c.tls)
+	connection := tls.Client(raw, c.services[c.next.Add(1)%uint64(len(c.services))])
 	_ = connection.SetDeadline(time.Now().Add(dialTimeout))
 	if err := connection.Handshake(); err != nil {
 		raw.Close()
@@ -111,7 +139,7 @@ func (c *client) connect() (*tls.Conn, error) {
 }
 
 // connectAndProve also sends one byte and waits for it to come back.
-func (c *client) connectAndProve() (*tls.Conn, error) {
+func (c *client) connectAndProve() (net.Conn, error) {
 	connection, err := c.connect()
 	if err != nil {
 		return nil, err
@@ -123,7 +151,7 @@ func (c *client) connectAndProve() (*tls.Conn, error) {
 	return connection, nil
 }
 
-func prove(connection *tls.Conn) error {
+func prove(connection net.Conn) error {
 	_ = connection.SetDeadline(time.Now().Add(dialTimeout))
 	if _, err := connection.Write([]byte{42}); err != nil {
 		return err
@@ -138,12 +166,12 @@ func prove(connection *tls.Conn) error {
 	return connection.SetDeadline(time.Time{})
 }
 
-// connectMany opens count connections, a few at a time.
-func connectMany(open func() (*tls.Conn, error), count int) ([]*tls.Conn, error) {
+// connectMany opens count connections, a few at a time; those that were opened are returned also with an error.
+func connectMany(open func() (net.Conn, error), count int) ([]net.Conn, error) {
 	const atOnce = 20
-	connections := make([]*tls.Conn, 0, count)
+	connections := make([]net.Conn, 0, count)
 	for batch := range slices.Chunk(make([]struct{}, count), atOnce) {
-		opened := make(chan *tls.Conn, len(batch))
+		opened := make(chan net.Conn, len(batch))
 		failed := make(chan error, len(batch))
 		for range batch {
 			go func() {
@@ -166,12 +194,16 @@ func connectMany(open func() (*tls.Conn, error), count int) ([]*tls.Conn, error)
 	return connections, nil
 }
 
-func describe(connection *tls.Conn) negotiated {
-	state := connection.ConnectionState()
+func describe(connection net.Conn) negotiated {
+	secure, is := connection.(*tls.Conn)
+	if !is {
+		return negotiated{}
+	}
+	state := secure.ConnectionState()
 	return negotiated{
 		Version: tls.VersionName(state.Version),
 		Cipher:  tls.CipherSuiteName(state.CipherSuite),
 		Group:   state.CurveID.String(),
-		Resumed: state.DidResume,
+		Chain:   len(state.PeerCertificates),
 	}
 }

@@ -1,13 +1,17 @@
 // Command loadgen puts load on a terminating gateway, and is the external service behind it.
 //
-// It speaks to the gateway as a service of the mesh does: mutual TLS with a leaf of Consul's CA, by server name. It
-// measures what a client can see; processor time and memory of the gateway are its caller's business.
+// It speaks to the gateway as a service of the mesh does: mutual TLS with a leaf of Consul's CA, by server name; or in
+// plain TCP to a sidecar, which does that for it. It measures what a client can see; processor time and memory of the
+// gateway are its caller's business.
 //
 // `loadgen serve` prints the ports of its services as JSON and serves until standard input ends. Every other
-// command is a workload: it prints JSON, one object per line, the result last.
+// command is a workload: it prints JSON, one object per line. A steady one says `ready` when it is connected, begins
+// when it gets a line, prints its result and keeps what it has open until standard input ends, so that its caller can
+// account for exactly that time.
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -26,18 +30,21 @@ type options struct {
 	duration    time.Duration
 	size        int
 	interval    time.Duration
+	resume      bool
 }
 
 var workloads = map[string]func(options) error{
 	"bulk-down":       bulkDown,
 	"bulk-up":         bulkUp,
+	"duplex":          duplex,
 	"new-connections": newConnections,
 	"echo":            echo,
 	"http1":           http1,
 	"http2":           http2,
 	"http-down":       httpDown,
 	"http-up":         httpUp,
-	"http-latency":    httpLatency,
+	"grpc-unary":      grpcUnary,
+	"grpc-stream":     grpcStream,
 	"idle":            idle,
 	"watch":           watch,
 }
@@ -70,9 +77,11 @@ func run(arguments []string) error {
 func parse(name string, arguments []string) (options, error) {
 	var chosen options
 	flags := flag.NewFlagSet(name, flag.ContinueOnError)
-	flags.StringVar(&chosen.target.address, "address", "", "ip:port of the gateway")
-	flags.StringVar(&chosen.target.serverName, "server-name", "", "SNI")
-	flags.StringVar(&chosen.target.spiffeID, "spiffe-id", "", "URI that the gateway's certificate must carry")
+	flags.StringVar(&chosen.target.address, "address", "", "ip:port of the gateway, or of a sidecar's upstream")
+	flags.BoolVar(&chosen.target.plain, "plain", false, "no TLS: a sidecar is there")
+	flags.Func("server-name", "SNI; may be repeated, connections take turns", appendTo(&chosen.target.serverNames))
+	flags.Func("spiffe-id", "URI that the certificate must carry, one for each server name",
+		appendTo(&chosen.target.spiffeIDs))
 	flags.StringVar(&chosen.target.rootsFile, "roots", "", "PEM file: the mesh's roots")
 	flags.StringVar(&chosen.target.maximumVersion, "tls-max", "1.3", "1.2 or 1.3")
 	flags.StringVar(&chosen.client.certificate, "certificate", "", "PEM file: the client's leaf and its intermediates")
@@ -83,10 +92,27 @@ func parse(name string, arguments []string) (options, error) {
 	flags.IntVar(&chosen.size, "size", 128, "echo: bytes of one message")
 	flags.DurationVar(&chosen.duration, "duration", time.Second, "how long")
 	flags.DurationVar(&chosen.interval, "interval", 5*time.Millisecond, "watch: between two attempts to connect")
-	return chosen, flags.Parse(arguments)
+	flags.BoolVar(&chosen.resume, "resume", false, "new-connections: offer the session of the one before")
+	if err := flags.Parse(arguments); err != nil {
+		return chosen, err
+	}
+	if chosen.connections < 1 {
+		return chosen, fmt.Errorf("%d connections are none", chosen.connections)
+	}
+	return chosen, nil
 }
 
-var output sync.Mutex
+func appendTo(list *[]string) func(string) error {
+	return func(value string) error {
+		*list = append(*list, value)
+		return nil
+	}
+}
+
+var (
+	output sync.Mutex
+	input  = bufio.NewReader(os.Stdin)
+)
 
 // report prints one object, whole, whichever goroutine calls.
 func report(object any) error {
@@ -95,7 +121,16 @@ func report(object any) error {
 	return json.NewEncoder(os.Stdout).Encode(object)
 }
 
+// untilToldTo says that we are ready and returns when our caller has read all clocks.
+func untilToldTo() error {
+	if err := report(event{Event: "ready", AtNS: time.Now().UnixNano()}); err != nil {
+		return err
+	}
+	_, err := input.ReadString('\n')
+	return err
+}
+
 // untilReleased returns when whoever started us closes our standard input, or ends.
 func untilReleased() {
-	_, _ = io.Copy(io.Discard, os.Stdin)
+	_, _ = io.Copy(io.Discard, input)
 }

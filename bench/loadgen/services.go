@@ -13,9 +13,11 @@ func serve() error {
 	for name, behaviour := range map[string]func(net.Listener){
 		"source": connections(source),
 		"sink":   connections(sink),
+		"duplex": connections(both),
 		"echo":   connections(echoBack),
 		"http":   serveHTTP,
 		"http2":  serveHTTP,
+		"grpc":   serveGRPC,
 	} {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -71,7 +73,13 @@ func sink(connection net.Conn) {
 	}
 }
 
-// echoBack needs a small buffer only: a thousand idle connections are to cost the gateway, not us.
+// both is source and sink at the same time.
+func both(connection net.Conn) {
+	go source(connection)
+	sink(connection)
+}
+
+// echoBack begins with a small buffer: thousands of idle connections are to cost the gateway, not us.
 func echoBack(connection net.Conn) {
 	block := make([]byte, 1024)
 	for {
@@ -81,6 +89,9 @@ func echoBack(connection net.Conn) {
 		}
 		if _, err := connection.Write(block[:length]); err != nil {
 			return
+		}
+		if length == len(block) && length < chunk {
+			block = make([]byte, 2*length)
 		}
 	}
 }

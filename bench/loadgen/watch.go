@@ -1,7 +1,7 @@
 package main
 
 import (
-	"crypto/tls"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -62,7 +62,7 @@ func watch(chosen options) error {
 	return report(summary{"done", lost, letInAgain, describe(kept[0])})
 }
 
-func reportEnd(connection *tls.Conn) {
+func reportEnd(connection net.Conn) {
 	_, err := connection.Read(make([]byte, 1))
 	_ = report(event{"ended", time.Now().UnixNano(), err.Error()})
 }

@@ -9,11 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.figures import Goal, Measure, Spread, compare, pair_ratios, per_cpu_second
+from bench.figures import ENVOY, OURS, Goal, Measure, Row, Spread, compare, pair_ratios, per_cpu_second, speed_of_two
 
 _POSITIVE = st.floats(min_value=1e-6, max_value=1e9)
 _PAIRS = st.lists(st.tuples(_POSITIVE, _POSITIVE), min_size=1, max_size=20)
-_AT_LEAST = Measure(name="throughput", unit="per s", ratio_goal=Goal(value=0.95, at_least=True))
+_AT_LEAST = Measure(key="throughput", name="throughput", unit="per s", ratio_goal=Goal(value=0.95, at_least=True))
+
+
+def both(measure: Measure, envoy: list[float], ours: list[float]) -> Row:
+    return compare(measure, {ENVOY: envoy, OURS: ours})
 
 
 class TestSpread:
@@ -76,31 +80,37 @@ class TestCompare:
     @given(_PAIRS)
     def test_the_ratio_is_ours_over_envoys_and_free_of_scale(self, pairs: list[tuple[float, float]]) -> None:
         envoy, ours = [theirs for theirs, _ in pairs], [mine for _, mine in pairs]
-        row = compare(Measure(name="memory", unit="KiB", scale=1 / 1024), envoy, ours)
+        row = both(Measure(key="memory", name="memory", unit="KiB", scale=1 / 1024), envoy, ours)
         assert row.ratio is not None
+        assert row.ours is not None
         assert row.ratio.median == pytest.approx(statistics.median(mine / theirs for theirs, mine in pairs))
         assert row.ours.median == pytest.approx(statistics.median(ours) / 1024)
 
     def test_a_goal_for_the_ratio_judges_its_median(self) -> None:
-        assert compare(_AT_LEAST, [10.0, 10.0, 10.0], [9.6, 9.7, 1.0]).met is True
-        assert compare(_AT_LEAST, [10.0, 10.0, 10.0], [9.6, 9.0, 9.1]).met is False
+        assert both(_AT_LEAST, [10.0, 10.0, 10.0], [9.6, 9.7, 1.0]).met is True
+        assert both(_AT_LEAST, [10.0, 10.0, 10.0], [9.6, 9.0, 9.1]).met is False
 
     def test_a_goal_of_our_own_needs_no_envoy(self) -> None:
-        measure = Measure(name="revoked", unit="ms", own_goal=Goal(value=100.0, at_least=False))
-        row = compare(measure, [], [12.0, 15.0, 400.0])
+        measure = Measure(key="revoked", name="revoked", unit="ms", own_goal=Goal(value=100.0, at_least=False))
+        row = compare(measure, {OURS: [12.0, 15.0, 400.0]})
         assert (row.envoy, row.ratio) == (None, None)
         assert row.met is True
-        assert compare(measure, [], [101.0]).met is False
+        assert both(measure, [], [101.0]).met is False
 
     def test_without_a_goal_nothing_is_judged(self) -> None:
-        assert compare(Measure(name="memory", unit="KiB"), [1.0], [2.0]).met is None
+        assert both(Measure(key="memory", name="memory", unit="KiB"), [1.0], [2.0]).met is None
 
     def test_a_ratio_goal_without_envoy_is_not_judged(self) -> None:
-        assert compare(_AT_LEAST, [], [1.0]).met is None
+        assert both(_AT_LEAST, [], [1.0]).met is None
 
-    def test_ours_must_have_been_measured(self) -> None:
-        with pytest.raises(ValueError, match="no round"):
-            compare(_AT_LEAST, [], [])
+    def test_others_have_values_and_no_ratio(self) -> None:
+        row = compare(_AT_LEAST, {ENVOY: [2.0, 2.0], OURS: [1.0, 3.0], "HAProxy": [5.0]})
+        assert row.values["HAProxy"].median == 5.0
+        assert row.ratio == Spread(1.0, 0.5, 1.5, 2)
+
+    def test_a_limit_of_the_machine_is_nobodys_figure(self) -> None:
+        row = compare(_AT_LEAST, {"this machine": [7.0]})
+        assert (row.envoy, row.ours, row.ratio, row.met) == (None, None, None, None)
 
 
 class TestPerCpuSecond:
@@ -110,3 +120,8 @@ class TestPerCpuSecond:
     def test_no_processor_time_is_an_error_not_infinity(self) -> None:
         with pytest.raises(ValueError, match="longer"):
             per_cpu_second(300.0, 0.0)
+
+
+def test_two_workers_that_cost_as_much_for_each_operation_are_twice_as_fast() -> None:
+    assert speed_of_two(20_000.0, 20_000.0) == 2.0
+    assert speed_of_two(20_000.0, 19_000.0) == pytest.approx(1.9)
