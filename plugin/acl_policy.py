@@ -15,9 +15,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from plugin.assemble.links import WILDCARD, linked_services
-from plugin.assemble.peers import importers
+from plugin.assemble.peers import importers, importers_among, rows_of
 from plugin.consul import endpoints
-from plugin.consul.api import ExportedService, GatewayService, IntentionMatch, TerminatingGatewayEntry
+from plugin.consul.api import (
+    ExportedService,
+    ExportedServicesEntry,
+    GatewayService,
+    IntentionMatch,
+    TerminatingGatewayEntry,
+)
 from plugin.consul.client import ConsulClient, decode, decode_rows
 from plugin.errors import ConsulForbidden, ConsulRejected, ConsulUnavailable
 from plugin.observe.default_action import reaches_everyone
@@ -81,18 +87,26 @@ async def read_policy(client: ConsulClient, gateway: str) -> Policy:
 
 async def _rules_of_peers(client: ConsulClient, linked: Iterable[ServiceName]) -> tuple[Rule, ...]:
     """None unless a linked service is exported to a peer; who may not ask is taken for one that has no peers."""
-    path = endpoints.EXPORTED_SERVICES
     try:
-        reply = await client.blocking_get(path, endpoints.EXPORTED_SERVICES_PARAMS)
+        found = importers(await _exported(client))
     except (ConsulForbidden, ConsulRejected):
         return ()
-    rows = decode_rows(reply, ExportedService, path) if reply.status == 200 else ()
-    if importers(rows).keys().isdisjoint(linked):
+    if not any(importers_among(found, name) for name in linked):
         return ()
     return (
         Rule("mesh", "", "read", "Which services are exported to which peers."),
         Rule("peering", "", "read", "The roots of the peers that linked services are exported to."),
     )
+
+
+async def _exported(client: ConsulClient) -> tuple[ExportedService, ...]:
+    path = endpoints.EXPORTED_SERVICES
+    reply = await client.blocking_get(path, endpoints.EXPORTED_SERVICES_PARAMS)
+    if reply.status == 200:
+        return decode_rows(reply, ExportedService, path)
+    path = endpoints.config("exported-services")
+    reply = await client.blocking_get(path, endpoints.DEFAULT_NAMESPACE)
+    return rows_of(decode_rows(reply, ExportedServicesEntry, path))[0] if reply.status == 200 else ()
 
 
 async def _entry(client: ConsulClient, gateway: str) -> TerminatingGatewayEntry | None:

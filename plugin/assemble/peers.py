@@ -8,15 +8,16 @@ name of the peer's servers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
-from plugin.consul.api import ExportedService, Peering
+from plugin.consul.api import Consumers, ExportedService, ExportedServicesEntry, Peering
 from plugin.facts import MeshFacts, ServiceFacts
 from proxy.model import PeerBundle, Service, ServiceName
+from proxy.policy.intention_index import ANY
 
 IN_FORCE = frozenset({"ESTABLISHING", "ACTIVE", "FAILING"})
 """A peering that fails is in force: the other cluster cannot be heard at the moment. No other state lets anybody in,
@@ -82,6 +83,32 @@ def importers(exports: Iterable[ExportedService]) -> dict[ServiceName, tuple[str
         name = ServiceName(row.service, row.namespace or "default", row.partition or "default")
         found.setdefault(name, set()).update(filter(None, row.consumers.peers or ()))
     return {name: tuple(sorted(peers)) for name, peers in found.items() if peers}
+
+
+def rows_of(entries: Iterable[ExportedServicesEntry]) -> tuple[tuple[ExportedService, ...], tuple[str, ...]]:
+    """What the exported-services entries come to, for a Consul that does not say, and what of them is not followed.
+
+    ``*`` stays in the rows: see :func:`importers_among`.
+    """
+    rows: list[ExportedService] = []
+    problems: list[str] = []
+    for entry in entries:
+        for row in entry.services or ():
+            consumers = row.consumers or ()
+            peers = tuple(peer for one in consumers for peer in (one.peer or one.peer_name,) if peer)
+            partition = "" if entry.name == "default" else entry.name
+            rows.append(ExportedService(row.name, row.namespace, partition, Consumers(peers)))
+            groups = sorted({one.sameness_group for one in consumers if one.sameness_group})
+            if groups:
+                what = f"{row.name} is exported to sameness groups ({', '.join(groups)}), which Consul 1.17.2 and later"
+                problems.append(f"{what} resolve and this one does not: name the peers in exported-services")
+    return tuple(rows), tuple(problems)
+
+
+def importers_among(found: Mapping[ServiceName, tuple[str, ...]], name: ServiceName) -> tuple[str, ...]:
+    """The peers that ``name`` is exported to, by itself or by ``*``."""
+    named = (name, ServiceName(ANY, name.namespace, name.partition), ServiceName(ANY, ANY, name.partition))
+    return tuple(sorted({peer for one in named for peer in found.get(one, ())}))
 
 
 def importing(facts: ServiceFacts, mesh: MeshFacts) -> tuple[str, ...]:

@@ -397,6 +397,30 @@ class ExportedService(_Answer, frozen=True):
     consumers: Consumers = Consumers()
 
 
+class ExportConsumer(_Answer, frozen=True):
+    peer: str = ""
+    peer_name: str = ""
+    """What ``peer`` was called at first."""
+    partition: str = ""
+    sameness_group: str = ""
+
+
+class ExportRow(_Answer, frozen=True):
+    name: str = ""
+    """``*`` is every service of the namespace."""
+    namespace: str = ""
+    """``*`` is every namespace."""
+    consumers: tuple[ExportConsumer, ...] | None = None
+
+
+class ExportedServicesEntry(_Answer, frozen=True):
+    """A config entry ``exported-services`` (Consul 1.13 and later); it has the name of its partition."""
+
+    kind: str = "exported-services"
+    name: str = ""
+    services: tuple[ExportRow, ...] | None = None
+
+
 # --- certificates --------------------------------------------------------------------------------------------
 
 

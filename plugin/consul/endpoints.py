@@ -144,7 +144,7 @@ _BY_PATH: tuple[tuple[re.Pattern[str], Callable[[str], str]], ...] = (
     (re.compile(r"/v1/agent/service/deregister/(.+)"), lambda name: service_rule(name, "write")),
     (re.compile(r"/v1/agent/service/(?!register$)(.+)"), lambda name: service_rule(name, "read")),
     (re.compile(r"/v1/peerings()"), lambda name: rule("peering", "", "read")),
-    (re.compile(r"/v1/exported-services()"), lambda name: rule("mesh", "", "read")),
+    (re.compile(r"/v1/(?:config/)?exported-services()"), lambda name: rule("mesh", "", "read")),
     (re.compile(r"/v1/agent/self()"), lambda name: 'agent_prefix "" { policy = "read" }'),
 )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from plugin.assemble.links import linked_services
-from plugin.assemble.peers import importers
+from plugin.assemble.peers import importers, importers_among
 from plugin.consul.api import (
     ExportedService,
     GatewayService,
@@ -132,7 +132,7 @@ class FactStore:
             resolver=self.service_resolvers.of(name),
             files=linked.files,
             addresses=linked.addresses,
-            exported_to=self._importers.get(name, ()),
+            exported_to=importers_among(self._importers, name),
         )
 
     async def changed(self) -> Changes:
@@ -241,7 +241,7 @@ class FactStore:
 
     def is_any_exported(self) -> bool:
         """To a peer, of the linked services."""
-        return not self._importers.keys().isdisjoint(self._linked)
+        return any(importers_among(self._importers, name) for name in self._linked) if self._importers else False
 
     def set_unusable_peers(self, why: tuple[str, ...]) -> None:
         if why != self._mesh.unusable_peers:
@@ -251,8 +251,9 @@ class FactStore:
         self._set_mesh(changed, exports=fact)
         if changed:
             old, self._importers = self._importers, importers(fact.value or ())
+            names = old.keys() | self._importers.keys() | self._linked.keys()
             self._entries_touched(
-                name for name in old.keys() | self._importers.keys() if old.get(name) != self._importers.get(name)
+                name for name in names if importers_among(old, name) != importers_among(self._importers, name)
             )
             self._look_for_exported()
 

@@ -193,6 +193,97 @@ async def test_what_was_restored_stays_for_who_may_no_longer_ask(fake: FakeConsu
             task.cancel()
 
 
+ENTRIES = endpoints.config("exported-services")
+
+
+def entry(*rows: dict[str, Any], name: str = "default") -> dict[str, Any]:
+    return {"Kind": "exported-services", "Name": name, "Services": list(rows)}
+
+
+def exported(name: str, *consumers: dict[str, str], **fields: str) -> dict[str, Any]:
+    return {"Name": name, "Consumers": list(consumers), **fields}
+
+
+@pytest.fixture
+async def older(fake: FakeConsul) -> FakeConsul:
+    """Consul 1.13 to 1.17.1: what exported-services entries come to is not to be had."""
+    fake.values[endpoints.EXPORTED_SERVICES] = lambda request: web.Response(status=404, text="Invalid URL path")
+    fake.values[ENTRIES] = [entry(exported("db", {"Peer": "cloud"}), exported("web", {"Peer": "other"}))]
+    return fake
+
+
+async def test_where_exports_are_not_listed_the_entries_are_read(older: FakeConsul) -> None:
+    async with reading(older) as store:
+        await eventually(lambda: store.peers.fact.value)
+        assert store.service_facts(DB).exported_to == ("cloud",)
+        await older.put(ENTRIES, [entry(exported("db", {"PeerName": "first"}, {"Peer": "cloud"}))])
+        await eventually(lambda: store.service_facts(DB).exported_to == ("cloud", "first"))
+        await older.put(ENTRIES, [])
+        await eventually(lambda: store.service_facts(DB).exported_to == ())
+
+
+@pytest.mark.parametrize(
+    ("rows", "peers"),
+    [
+        ([exported("*", {"Peer": "cloud"})], ("cloud",)),
+        ([exported("*", {"Peer": "cloud"}), exported("db", {"Peer": "b"})], ("b", "cloud")),
+        ([exported("*", {"Peer": "cloud"}, Namespace="*")], ("cloud",)),
+        ([exported("*", {"Peer": "cloud"}, Namespace="team")], ()),
+        ([exported("db", {"Peer": "cloud"}, Namespace="team")], ()),
+        ([exported("db", {"Partition": "east"}), exported("db")], ()),
+        ([{"Name": "db", "Consumers": None}], ()),
+    ],
+)
+async def test_entries_export_by_name_or_all(older: FakeConsul, rows: Any, peers: tuple[str, ...]) -> None:
+    older.values[ENTRIES] = [entry(*rows)]
+    async with reading(older) as store:
+        await eventually(lambda: store.exports.fact.known)
+        assert store.service_facts(DB).exported_to == peers
+
+
+async def test_an_entry_of_another_partition_exports_nothing_of_this_one(older: FakeConsul) -> None:
+    older.values[ENTRIES] = [entry(exported("*", {"Peer": "cloud"}), name="east")]
+    async with reading(older) as store:
+        await eventually(lambda: store.exports.fact.known)
+        assert store.service_facts(DB).exported_to == ()
+
+
+async def test_groups_that_nobody_resolves_are_named(older: FakeConsul) -> None:
+    older.values[ENTRIES] = [entry(exported("db", {"SamenessGroup": "all"}, {"Peer": "cloud"}))]
+    async with reading(older) as store:
+        await eventually(lambda: store.exports.fact.known)
+        assert store.service_facts(DB).exported_to == ("cloud",)
+        (problem,) = store.mesh_facts().unusable_peers
+        assert "sameness groups (all)" in problem
+
+
+async def test_a_consul_without_such_entries_has_no_peers(older: FakeConsul) -> None:
+    older.fail(ENTRIES, *[status(500, "invalid config entry kind: exported-services")] * 3)
+    async with reading(older) as store:
+        await eventually(lambda: store.exports.fact.known)
+        assert store.exports.fact.value is None
+
+
+async def test_entries_that_cannot_be_read_are_a_problem_and_no_end(older: FakeConsul) -> None:
+    async with reading(older) as store:
+        await eventually(lambda: store.service_facts(DB).exported_to)
+        older.fail(ENTRIES, *[status(500, "no leader")] * 3)
+        await older.move(older.index + 1)
+        await eventually(lambda: store.exports.fact.problem)
+        assert store.service_facts(DB).exported_to == ("cloud",)
+
+
+async def test_what_is_listed_counts_as_soon_as_it_is(older: FakeConsul, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plugin.consul.watch.UNKNOWN_KIND_PAUSE_S", 0.05)
+    async with reading(older) as store:
+        await eventually(lambda: store.service_facts(DB).exported_to == ("cloud",))
+        older.values[endpoints.EXPORTED_SERVICES] = [{"Service": "db", "Consumers": {"Peers": ["listed"]}}]
+        await eventually(lambda: store.service_facts(DB).exported_to == ("listed",))
+        await older.put(ENTRIES, [entry(exported("db", {"Peer": "ignored"}))])
+        await older.put(endpoints.EXPORTED_SERVICES, [{"Service": "db", "Consumers": {"Peers": ["newer"]}}])
+        await eventually(lambda: store.service_facts(DB).exported_to == ("newer",))
+
+
 def test_an_export_that_is_gone_counts_also_while_the_service_cannot_be_assembled() -> None:
     (plain,) = [case for case in cases("services") if case.path.stem == "plain"]
     assembled = assemble_service(plain.service, plain.mesh)
