@@ -9,15 +9,18 @@ from pathlib import Path
 import click
 
 from lab import plan, topology
+from lab.commands import COMMANDS, Group
 from lab.federation_option import federation_option
 from lab.machines_command import machines
 from lab.topology import Federation
-from plugin.errors import GatewayError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """The lab of several datacenters: from the cloud to a service outside the mesh, on this machine."""
+    """The lab of several datacenters: from the cloud to a service outside the mesh, on this machine.
+
+    Without a command: all, which takes everything down again.
+    """
 
 
 @main.command("plan")
@@ -25,14 +28,11 @@ def main() -> None:
 @federation_option
 def print_plan(path: Path, federation: Federation) -> None:
     """Print hosts, their addresses and memory, and what is run on them in which order, as JSON."""
-    try:
-        read = topology.load(path)
-    except GatewayError as error:
-        raise click.ClickException(str(error)) from error
-    sys.stdout.write(json.dumps(plan.as_json(read, federation), indent=2) + "\n")
+    sys.stdout.write(json.dumps(plan.as_json(topology.load(path), federation), indent=2) + "\n")
 
 
-main.add_command(machines)
+for command in (*COMMANDS, machines):
+    main.add_command(command)
 
 if __name__ == "__main__":
     main()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from plugin.dev import processes
-from plugin.dev.processes import Child, Launcher
+from plugin.dev.processes import Child, Launcher, dies_with_us
 from plugin.errors import StartError
 
 T = TypeVar("T")
@@ -35,8 +35,8 @@ class Inside:
         """Of its first process, as it is seen from here."""
 
     def command(self, *command: str) -> list[str]:
-        """``command``, to be run in the host."""
-        return ["nsenter", f"--target={self.pid}", "--all", "--", *command]
+        """``command``, to be run in the host, and ended with whoever runs it: `nsenter` stays as its parent."""
+        return ["nsenter", f"--target={self.pid}", "--all", "--", *dies_with_us(command)]
 
     async def run(
         self,
@@ -114,15 +114,12 @@ def plain_environment() -> dict[str, str]:
 
 
 async def together(*work: Awaitable[T]) -> list[T]:
-    """The results of all, which go on at the same time. :raises StartError: the first; the others are given up."""
+    """The results of all, which go on at the same time; raises what the first raises, and gives the others up."""
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(_coroutine(one)) for one in work]
-    except BaseExceptionGroup as failures:
-        failed, others = failures.split(StartError)
-        if others is not None or failed is None:
-            raise
-        raise failed.exceptions[0] from None
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None
     return [task.result() for task in tasks]
 
 

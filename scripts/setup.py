@@ -39,6 +39,10 @@ DEBIAN_PACKAGES: dict[str, Callable[[], object]] = {
     "postgresql": lambda: _found(locate.postgres_bin),
     "systemd": lambda: shutil.which("systemd-analyze"),
     "curl": lambda: shutil.which("curl"),
+    # The lab's: networks, and what supervises services where systemd does not run.
+    "iproute2": lambda: shutil.which("ip"),
+    "runit": lambda: shutil.which("runsv"),
+    "jq": lambda: shutil.which("jq"),
     "groff-base": lambda: shutil.which("groff"),
     "nginx-light": lambda: _found(locate.nginx),
     # Has the server's program as well; redis-server would also start a service.
