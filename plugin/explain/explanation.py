@@ -12,7 +12,7 @@ from typing import NoReturn
 from plugin.explain import remedies, way
 from plugin.explain.answer import Explanation, State, Step, Verdict
 from plugin.explain.caller import Caller, caller
-from plugin.explain.request import Question, head_of
+from plugin.explain.request import Question, as_decided, head_of
 from plugin.explain.standing import Standing
 from plugin.spans import duration, point
 from proxy.http.errors import BadRequest
@@ -162,7 +162,7 @@ class _Walk:
             decision: Decision = policy.authorize(who.identity, who.peer)
             lines: list[str] = []
         else:
-            head = self._head(mesh)
+            head = as_decided(policy, service, mesh, who, self._head(mesh))
             decision = policy.authorize_request(who.identity, who.peer, head, self._now_s)
             lines = list(policy.explain_request(who.identity, who.peer, head, self._now_s))[:-1]
         state = State.BAD if isinstance(decision, Refusal) else State.GOOD

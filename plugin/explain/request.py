@@ -7,8 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from plugin.errors import ConfigError
+from plugin.explain.caller import Caller
 from proxy.http.message import Headers, RequestHead, Version
 from proxy.http.policy.normalization import acceptable, normalized
+from proxy.http.policy.told import as_told
+from proxy.model import Mesh, Service
+from proxy.policy.intentions import Policy
 from proxy.rules import Normalization
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -46,6 +50,18 @@ def header(text: str) -> tuple[str, str]:
         # Not the value: it may be a secret.
         raise ConfigError(f"the header {name[:40]!r} is not written as 'name: value'")
     return name.lower(), value.strip(" \t")
+
+
+def as_decided(policy: Policy, service: Service, mesh: Mesh, who: Caller, head: RequestHead) -> RequestHead:
+    """As :func:`proxy.http.policy.told.as_told`. Of the caller's certificate nothing is known here but its name."""
+    if not policy.sees_what_is_added:
+        return head
+    element = f"By={service.leaf.spiffe_id};URI={who.spiffe_id}".encode()
+    return as_told(
+        head,
+        client_certificate=b"" if mesh.sanitize_client_cert_header else element,
+        request_id=b"00000000-0000-4000-8000-000000000000",
+    )
 
 
 def head_of(asked: Question, how: Normalization) -> RequestHead:

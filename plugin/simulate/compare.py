@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from plugin.assemble.peers import importers_of
 from plugin.explain.caller import Caller
+from plugin.explain.request import as_decided
 from plugin.simulate.answer import Access, AccessChange, RequestChange, ServiceChange
 from proxy.http.errors import BadRequest
 from proxy.http.message import RequestHead, Version
@@ -132,6 +133,7 @@ def _decided(side: Side, who: Caller, method: str, path: str, authority: str, no
     if not_exported := _not_exported(side.service, who):
         return False, not_exported
     head = RequestHead(method.encode(), target, authority.encode("latin-1", "replace"), Version.HTTP_1_1)
+    head = as_decided(side.policy, side.service, side.mesh, who, head)
     decision = side.policy.authorize_request(who.identity, who.peer, head, now_s)
     return isinstance(decision, Permit), describe(decision)
 

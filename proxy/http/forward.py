@@ -15,14 +15,7 @@ import time
 
 from proxy.http.message import Header, Headers, RequestHead, ResponseHead
 from proxy.http.policy.tokens import Accepted
-
-CLIENT_CERTIFICATE = b"x-forwarded-client-cert"
-REQUEST_ID = b"x-request-id"
-FORWARDED_PROTO = b"x-forwarded-proto"
-_OVER_TLS = (FORWARDED_PROTO, b"https")
-"""All callers come over TLS, whatever a ``:scheme`` says."""
-_OF_ENVOY = b"x-envoy-"
-"""What sidecars say to each other: timeouts, attempts, retries. It is not for anybody outside the mesh."""
+from proxy.http.policy.told import CLIENT_CERTIFICATE, FORWARDED_PROTO, NOT_PASSED_ON, OVER_TLS, REQUEST_ID
 
 _WRITTEN_HERE = frozenset({CLIENT_CERTIFICATE})
 """Whoever may forge one of these is somebody else: also with underscores, which many servers take for dashes."""
@@ -114,7 +107,7 @@ def request_for(
             if name == CLIENT_CERTIFICATE:
                 certificates.append(header[1])
                 continue
-            if name.startswith(_OF_ENVOY):
+            if name.startswith(NOT_PASSED_ON):
                 continue
             if name == REQUEST_ID:
                 has_id = True
@@ -122,7 +115,7 @@ def request_for(
                 has_proto = True
         headers.append(header)
     if not has_proto:
-        headers.append(_OVER_TLS)
+        headers.append(OVER_TLS)
     if not has_id:
         headers.append((REQUEST_ID, request_id))
     if client_certificate:

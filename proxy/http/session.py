@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from proxy.http import replies
 from proxy.http.caller import Caller
 from proxy.http.exchange import Exchange, Phase
-from proxy.http.forward import request_for, trailers_of_request
+from proxy.http.forward import new_request_id, request_for, trailers_of_request
 from proxy.http.message import Headers, RequestHead
 from proxy.http.policy.normalization import acceptable, normalized
+from proxy.http.policy.told import as_told
 from proxy.http.protocol import open_server
 from proxy.http.record import described
 from proxy.http.streams import Incoming, IncomingEvents, ServerConnection
@@ -123,6 +124,13 @@ class HTTPSession:
                 return found
             asker = found
             exchange.source, exchange.source_text, exchange.peer = asker.spiffe_id, asker.text, asker.peer
+        if policy.sees_what_is_added:
+            mesh = self.plane.routes.mesh
+            assert mesh is not None
+            element = b"" if mesh.sanitize_client_cert_header else self.caller.certificate_element()
+            if not exchange.request_id:
+                exchange.request_id = new_request_id()
+            head = as_told(head, client_certificate=element, request_id=exchange.request_id)
         return policy.authorize_request(asker.identity, asker.peer, head, exchange.opened_at_s)
 
     def for_upstream(

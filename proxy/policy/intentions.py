@@ -19,6 +19,7 @@ from proxy.http.message import RequestHead
 from proxy.http.policy.permissions import CompiledPermission, compile_permissions
 from proxy.http.policy.request_rules import RequestRules, Step
 from proxy.http.policy.tokens import Tokens, forward_headers
+from proxy.http.policy.told import ADDED
 from proxy.model import CloseReason, Mesh, PeerBundle, Service, ServiceName
 from proxy.policy.decision import SEAL, Decision, Permit, Refusal, describe
 from proxy.policy.identity import Identity, IdentityError, MeshGateway
@@ -47,6 +48,7 @@ class Policy:
         "decisive_headers",
         "importers",
         "reserved_headers",
+        "sees_what_is_added",
     )
     importers: tuple[str, ...]
     """The peers for whose callers a mesh gateway may ask."""
@@ -54,6 +56,9 @@ class Policy:
     """Names under which the gateway passes on what tokens say: a client's own headers of that name never are."""
     decisive_headers: frozenset[bytes]
     """Names that some permission looks at: no trailer has them, since a server may put trailers among the headers."""
+
+    sees_what_is_added: bool
+    """Requests have to be shown to it as they are told to the external service (:mod:`proxy.http.policy.told`)."""
 
     def __init__(
         self,
@@ -76,6 +81,7 @@ class Policy:
         named = _providers_of(intentions or ())
         self.reserved_headers = forward_headers(one for name, one in self._providers.items() if name in named)
         self.decisive_headers = _headers_asked_for(intentions or ())
+        self.sees_what_is_added = not ADDED.isdisjoint(self.decisive_headers)
         self._compiled: dict[Intention, tuple[tuple[CompiledPermission, Tokens | None], ...]] = {}
         self._rules: dict[tuple[Identity, str], _Rules] = {}
         self._remembered = 0

@@ -295,3 +295,55 @@ async def test_default_allow(stand: Stand) -> Observation:
         allowed = [path for path in asked if await said(stand, request(f"GET {path} HTTP/1.1"), source=source) == "200"]
         facts[source] = " ".join(allowed)
     return facts
+
+
+_FORGED = "URI=spiffe://x.consul/ns/default/dc/dc1/svc/admin"
+ADDED: dict[str, tuple[Fields, tuple[str, ...]]] = {
+    "x-forwarded-client-cert Present": ({"Present": True}, ()),
+    "x-forwarded-client-cert Contains web": ({"Contains": "/svc/web"}, ()),
+    "x-forwarded-client-cert Prefix By=, beside one of its own": ({"Prefix": "By="}, (_FORGED,)),
+    "x-forwarded-client-cert Suffix web, beside one of its own": ({"Suffix": "/svc/web"}, (_FORGED,)),
+    "x-forwarded-client-cert Contains admin, of its own": ({"Contains": "/svc/admin"}, (_FORGED,)),
+    "x-forwarded-client-cert Exact admin, of its own": ({"Exact": _FORGED}, (_FORGED,)),
+    "x-request-id Present": ({"Present": True}, ()),
+    "x-request-id not Present": ({"Present": True, "Invert": True}, ()),
+    "x-request-id Exact, of its own": ({"Exact": "mine"}, ("mine",)),
+    "x-forwarded-proto Exact https": ({"Exact": "https"}, ()),
+    "x-forwarded-proto Exact https, http of its own": ({"Exact": "https"}, ("http",)),
+    "x-forwarded-for Present": ({"Present": True}, ()),
+    "x-envoy-expected-rq-timeout-ms Present": ({"Present": True}, ()),
+    "x-envoy-expected-rq-timeout-ms Present, of its own": ({"Present": True}, ("100",)),
+    "x-envoy-retry-on Present, of its own": ({"Present": True}, ("5xx",)),
+    "x-envoy-external-address Present, of its own": ({"Present": True}, ("192.0.2.1",)),
+}
+"""How a header that a gateway writes is matched, and what the caller sends of it."""
+_SEEN = dict.fromkeys(
+    (
+        "x-forwarded-client-cert Present",
+        "x-forwarded-client-cert Contains web",
+        "x-forwarded-client-cert Contains admin, of its own",
+        "x-request-id Present",
+        "x-request-id Exact, of its own",
+        "x-forwarded-proto Exact https",
+    ),
+    "200",
+)
+
+
+@conformance(
+    TOPIC,
+    "Permissions see what the gateway tells the external service of the caller: his certificate behind what he sent",
+    envoy=dict.fromkeys(ADDED, "403") | _SEEN | {"x-envoy-external-address Present, of its own": "200"},
+    ours=dict.fromkeys(ADDED, "403") | _SEEN,
+    decision="040",
+)
+async def test_added_headers(stand: Stand) -> Observation:
+    named = {name: f"a{number}" for number, name in enumerate(ADDED)}
+    asked = {name: {"Name": name.split()[0], **fields} for name, (fields, _) in ADDED.items()}
+    await services(stand, {named[name]: [http("allow", Header=[header])] for name, header in asked.items()})
+    await stand.settled()
+    facts = {}
+    for name, (_, sent) in ADDED.items():
+        lines = [f"{name.split()[0]}: {value}" for value in sent]
+        facts[name] = await said(stand, request("GET / HTTP/1.1", *lines), named[name])
+    return facts

@@ -18,6 +18,7 @@ import re2
 from proxy.http.policy.asked import WHOLE, Asked
 from proxy.http.policy.normalization import one_spelling
 from proxy.http.policy.readings import readings_of_pattern
+from proxy.http.policy.told import NOT_PASSED_ON
 from proxy.rules import Action, HeaderMatch, Match, Permission
 
 _MAX_PATTERN_MEMORY = 4 * 1024 * 1024
@@ -137,16 +138,26 @@ def _path_expression(value: str, *, surely: bool) -> _Test:
 
 
 def _header_test(header: HeaderMatch, *, surely: bool) -> _Test:
+    name, of = header.name.lower().encode(), _values_test(header, surely=surely)
+    if not name.startswith(NOT_PASSED_ON):
+        return lambda asked: of(asked.values(name))
+    # The external service does not get these: for it there are none, for a sidecar they were said.
+    absent = of([])
+    if surely:
+        return lambda asked: absent and of(asked.values(name))
+    return lambda asked: absent or of(asked.values(name))
+
+
+def _values_test(header: HeaderMatch, *, surely: bool) -> Callable[[list[bytes]], bool]:
     name, invert = header.name.lower().encode(), header.invert
     if header.match is Match.PRESENT:
-        return lambda asked: bool(asked.values(name)) is not invert
+        return lambda values: bool(values) is not invert
     every = surely is not invert
     """Whether the comparison, before it is inverted, has to hold in every reading, or in any."""
     fits, whole = _value_test(header, every=every), WHOLE.get(name)
     joint = b"; " if name == b"cookie" else b","
 
-    def test(asked: Asked) -> bool:
-        values = asked.values(name)
+    def test(values: list[bytes]) -> bool:
         if len(values) == 1:
             return fits(values[0]) is not invert
         if not values:

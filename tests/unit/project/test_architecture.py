@@ -30,6 +30,7 @@ PURE = {
     "proxy.http.policy.permissions",
     "proxy.http.policy.readings",
     "proxy.http.policy.request_rules",
+    "proxy.http.policy.told",
     "proxy.http.policy.token_keys",
     "proxy.http.policy.token_places",
     "proxy.http.policy.tokens",
