@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from proxy.upstream.balance import EndpointSet
 
 _OF_THE_CLIENT = frozenset({CloseReason.CLIENT_RESET, CloseReason.CLIENT_EOF})
+_OF_THE_SERVICE = frozenset({CloseReason.UPSTREAM_RESET, CloseReason.BAD_RESPONSE})
 _MOST_REPEATS = 2
 _MOST_REPLAYED = 16 * 1024
 """Bytes of a body that are kept until the response begins: a call of gRPC that was not looked at is made again."""
@@ -315,6 +316,7 @@ class Exchange(RequestLife):
         self._replay = None
         self.upstream_ms = (self._plane.loop.time() - self._asked_at_s) * 1000
         self.status = head.status
+        self._learn(failed=head.status >= 500)
         self._upgraded = head.status == 101
         if self._upgraded:
             self._request_ended = False  # the other protocol ends on its own
@@ -353,6 +355,8 @@ class Exchange(RequestLife):
         if error.reason is CloseReason.INTERNAL:
             self._session.report(True)
         former, begun = self.endpoint, self.phase is _ANSWERING
+        if not begun and not unprocessed and not self._was_reused and error.reason in _OF_THE_SERVICE:
+            self._learn(failed=True)
         self._outgoing = None
         self._give_back()
         if not begun and self._repeats < _MOST_REPEATS and self._may_repeat(error, unprocessed=unprocessed):
@@ -379,6 +383,14 @@ class Exchange(RequestLife):
         assert self.forwarded is not None
         return unprocessed or may_repeat(self.forwarded, error, reused=self._was_reused)
 
+    def _learn(self, *, failed: bool) -> None:
+        """What the endpoint has made of the request."""
+        endpoints, endpoint, route = self._endpoints, self.endpoint, self._route
+        if endpoints is not None and endpoints.learns_from_answers and endpoint is not None and route is not None:
+            ejected = endpoints.answered(endpoint, failed=failed)
+            if ejected:
+                self._plane.dials_failed(str(route.state.service.name), (), ejected)
+
     # --- time -------------------------------------------------------------------------------------------------
 
     def _limit_time(self, route: Route) -> None:
@@ -389,6 +401,8 @@ class Exchange(RequestLife):
 
     def _timed_out(self, limit_s: float) -> None:
         self._timer = None
+        if self.phase is _ASKED:
+            self._learn(failed=True)
         with self._plane.turn.one():
             self.fail(
                 replies.TIMEOUT,

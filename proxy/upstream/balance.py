@@ -17,6 +17,7 @@ from proxy.errors import UpstreamError
 from proxy.logs import emit
 from proxy.model import Balance, BalancePolicy, Endpoint, HashSource
 from proxy.upstream.ejection import Ejections, Place, place
+from proxy.upstream.failing import ERRORS, SHARE, Failing
 from proxy.upstream.hashing import Ranking
 from proxy.upstream.shortage import ShortageError
 
@@ -44,6 +45,9 @@ class EndpointSet:
         self._usable = healthy or endpoints
         self._load: dict[Place, int] = {}
         self._ejections = Ejections(now)
+        self._failing = Failing(now)
+        self.learns_from_answers = len(endpoints) >= SHARE
+        """There are enough endpoints for one of them to be left out because of what it answers."""
         self._totals = list(accumulate(max(1, endpoint.weight) for endpoint in self._usable))
         self._turns = _Turns(self._usable)
         self._by_address = any(policy.source is HashSource.SOURCE_IP for policy in balance.hash_policies)
@@ -100,6 +104,24 @@ class EndpointSet:
                 ejected += 1
         return ejected
 
+    def answered(self, endpoint: Endpoint, *, failed: bool) -> int:
+        """Learn what a request came to; only for a set that ``learns_from_answers``. As :meth:`dialled`."""
+        if not failed:
+            if self._failing:
+                self._failing.succeeded(endpoint)
+            return 0
+        left_out_s = self._failing.failed(endpoint, len(self.endpoints))
+        if left_out_s is None:
+            return 0
+        message = (
+            f"{endpoint} is left out for {left_out_s:.0f} s: it has answered {ERRORS} requests in a row with errors"
+        )
+        emit(logger, logging.WARNING, "endpoint.ejected", message, **_fields(endpoint))
+        return 1
+
+    def _out(self, endpoint: Endpoint) -> bool:
+        return self._ejections.out(endpoint) or (self.learns_from_answers and self._failing.out(endpoint))
+
     def opened(self, endpoint: Endpoint) -> None:
         at = endpoint.address, endpoint.port  # its place, without a call: this is done for every request
         self._load[at] = self._load.get(at, 0) + 1
@@ -118,21 +140,23 @@ class EndpointSet:
 
     def left_out(self) -> tuple[Endpoint, ...]:
         """Those that get no connections for a while."""
-        return tuple(one for one in self.endpoints if self._ejections.out(one)) if self._ejections else ()
+        return tuple(one for one in self.endpoints if self._out(one)) if self._ejections or self._failing else ()
 
     def take_over(self, former: EndpointSet) -> None:
         """Go on counting where the set that this one replaces stopped, and leave out what it left out."""
         self._load = former._load
         self._ejections = former._ejections
         self._ejections.keep(self.endpoints)
+        self._failing = former._failing
+        self._failing.keep({place(endpoint) for endpoint in self.endpoints})
 
     def _pick(self, key: str) -> Endpoint:
         if self._ranking is not None and key:
             ranked = self._ranking.of(key)
-            return next((endpoint for endpoint in ranked if not self._ejections.out(endpoint)), ranked[0])
+            return next((endpoint for endpoint in ranked if not self._out(endpoint)), ranked[0])
         match self.balance.policy:
             case BalancePolicy.ROUND_ROBIN:
-                return self._turns.next(self._ejections.out) or self._draw()
+                return self._turns.next(self._out) or self._draw()
             case BalancePolicy.LEAST_REQUEST:
                 choices = min(max(2, self.balance.choice_count), _MOST_CHOICES)
                 compared = [self._draw() for _ in range(choices)]
@@ -145,9 +169,9 @@ class EndpointSet:
         """A random one, by weight."""
         for _ in range(_DRAWS):
             (endpoint,) = random.choices(self._usable, cum_weights=self._totals)
-            if not self._ejections.out(endpoint):
+            if not self._out(endpoint):
                 return endpoint
-        left = [one for one in self._usable if not self._ejections.out(one)] or self._usable
+        left = [one for one in self._usable if not self._out(one)] or self._usable
         return random.choices(left, [max(1, one.weight) for one in left])[0]
 
     def _others(self, first: Endpoint, key: str) -> list[Endpoint]:
@@ -156,8 +180,8 @@ class EndpointSet:
         else:
             others = [endpoint for endpoint in self._usable if endpoint is not first]
             random.shuffle(others)
-        if self._ejections:
-            others.sort(key=self._ejections.out)
+        if self._ejections or self._failing:
+            others.sort(key=self._out)
         return others[: ATTEMPTS - 1]
 
 

@@ -441,6 +441,39 @@ def test_the_time_begins_with_the_end_of_the_request(stage: Make) -> None:
     one.check_over(CloseReason.REQUEST_TIMEOUT)
 
 
+@pytest.mark.parametrize("reused", [False, True])
+def test_only_what_the_service_has_done_counts_against_it(
+    stage: Make, monkeypatch: pytest.MonkeyPatch, reused: bool
+) -> None:
+    learned: list[bool] = []
+
+    def note(self: EndpointSet, endpoint: Endpoint, *, failed: bool) -> int:
+        learned.append(failed)
+        return 0
+
+    monkeypatch.setattr(EndpointSet, "answered", note)
+
+    def asked() -> Stage:
+        one = stage(b"POST", timeout_s=0.01)
+        one.endpoints.learns_from_answers = True
+        one.upstream.served = int(reused)
+        one.reach()
+        return one
+
+    asked().exchange.on_response(ResponseHead(500), end=True)
+    asked().exchange.on_response(ResponseHead(404), end=True)
+    assert learned == [True, False]
+    asked().exchange.on_response_lost(LOST, unprocessed=True)
+    asked().exchange.on_response_lost(UpstreamError(CloseReason.BAD_REQUEST, ""), unprocessed=False)
+    asked().exchange.on_request_lost(CloseReason.CLIENT_RESET, "")
+    assert learned == [True, False]
+    asked().exchange.on_response_lost(LOST, unprocessed=False)
+    assert learned == [True, False, True][: 2 + (not reused)]
+    last = asked()
+    last.loop.run_until_complete(asyncio.sleep(0.05))
+    assert (last.client.status, learned[-1]) == (504, True)
+
+
 def test_a_stream_has_only_to_begin_in_time(stage: Make) -> None:
     one = stage(timeout_s=0.01)
     one.reach()
