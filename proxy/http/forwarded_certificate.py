@@ -11,8 +11,8 @@ from __future__ import annotations
 import functools
 import re
 
-from proxy.http.forward import CLIENT_CERTIFICATE
 from proxy.http.message import Headers
+from proxy.http.policy.told import CLIENT_CERTIFICATE
 
 _PLAIN = rb"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*"
 """Visible ASCII without what separates or quotes."""
