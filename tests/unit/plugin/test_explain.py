@@ -34,7 +34,16 @@ from proxy.model import (
     ServiceName,
     UpstreamTLS,
 )
-from proxy.rules import Action, EscapedSlashes, Intention, Match, Normalization, Permission, TokenRequirement
+from proxy.rules import (
+    Action,
+    EscapedSlashes,
+    HeaderMatch,
+    Intention,
+    Match,
+    Normalization,
+    Permission,
+    TokenRequirement,
+)
 from tests.support.tokens import CLAIMS, NOW_S, jwk, provider, rsa_key, signed
 
 DOMAIN = "11111111-2222-3333-4444-555555555555.consul"
@@ -55,10 +64,12 @@ ENTRY = TerminatingGatewayEntry(name="gw", services=(LinkedService(name="db", ca
 READ = Permission(ALLOW, Match.PREFIX, "/", ("GET",))
 NO_ADMIN = Permission(DENY, Match.PREFIX, "/admin")
 BROKEN = Permission(ALLOW, Match.REGEX, "/(")
+CERTIFIED = Permission(ALLOW, headers=(HeaderMatch("x-forwarded-client-cert", Match.CONTAINS, "/svc/web"),))
 RAW: dict[Permission, Any] = {
     READ: {"Action": "allow", "HTTP": {"PathPrefix": "/", "PathExact": "", "Methods": ["GET"]}},
     NO_ADMIN: {"Action": "deny", "HTTP": {"PathPrefix": "/admin", "Methods": None}},
     BROKEN: {"Action": "allow", "HTTP": {"PathRegex": "/("}},
+    CERTIFIED: {"Action": "allow", "HTTP": {"Header": [{"Name": "x-forwarded-client-cert", "Contains": "/svc/web"}]}},
 }
 """As Consul tells them."""
 
@@ -252,3 +263,10 @@ def test_connections_that_have_ended() -> None:
     for junk in ("17", "0-", "0-0", "a-1", "-1", "0-17-1", "٣-1"):
         with pytest.raises(ConfigError, match="is no connection"):
             connection_id(junk)
+
+
+@pytest.mark.parametrize(("sanitized", "verdict"), [(False, Verdict.ALLOWED), (True, Verdict.DENIED)])
+def test_headers_that_the_gateway_writes_are_there(sanitized: bool, verdict: Verdict) -> None:
+    certified = intention("web", DENY, layer7=True, permissions=(CERTIFIED,))
+    mesh = msgspec.structs.replace(MESH, sanitize_client_cert_header=sanitized)
+    assert ask(standing(certified, mesh=mesh, **HTTP)).verdict is verdict
