@@ -15,6 +15,7 @@ from typing import Any
 from plugin.dev.pki import Authority
 from plugin.dev.processes import wait_until
 from plugin.errors import ConsulError, StartError
+from soak.asked import FLIP
 from soak.ledger import Standing
 from soak.traffic import Traffic
 from soak.world import FLIPPED, PLAIN, RELINKED, SECURED, STEADY, by_name
@@ -44,6 +45,23 @@ async def flip_intention(traffic: Traffic, chance: random.Random) -> None:
             ledger.violated(f"{reached.received - sent} bytes of pump {number} passed after the denial was in force")
     await asyncio.sleep(chance.random() * 0.5)
     await world.decide(FLIPPED, "allow")
+
+
+async def flip_permission(traffic: Traffic, chance: random.Random) -> None:
+    """Deny a path and allow it again: calls of it end, no byte of theirs passes after the denial is in force."""
+    world, calls = traffic.world, traffic.web.calls
+    await world.permit("deny")
+    limits = {number: call.sent for number, call in calls.items() if call.flow.pair[1].endswith(FLIP)}
+    with contextlib.suppress(StartError):
+        await wait_until(lambda: not limits.keys() & calls.keys(), _END_S, what="they have ended")
+    for number in limits.keys() & calls.keys():
+        world.ledger.violated(f"not closed {_END_S:g} s after the denial was in force: call {number}")
+    for number, sent in limits.items():
+        reached = world.calls.received.get(number, 0)
+        if reached > sent:
+            world.ledger.violated(f"{reached - sent} bytes of call {number} passed after the denial was in force")
+    await asyncio.sleep(chance.random() * 0.5)
+    await world.permit("allow")
 
 
 async def relink(traffic: Traffic, chance: random.Random) -> None:
@@ -222,6 +240,7 @@ async def _raw(address: str, port: int) -> socket.socket:
 
 FAULTS: dict[str, Fault] = {
     "intention flipped": flip_intention,
+    "permission of a path flipped": flip_permission,
     "service unlinked and linked": relink,
     "endpoints replaced": churn_endpoints,
     "mesh root replaced": rotate_root,

@@ -99,6 +99,18 @@ class Ledger:
             age_s = self.now() - flow.opened_s
             self.violated(f"wrongly closed: {source} to {service}, port {flow.port}, after {age_s:.2f} s: {how}")
 
+    def refused(self, flow: Flow, how: str) -> None:
+        """A request was denied, or ended by a denial. Judges whether it may."""
+        if self.may_end(flow):
+            self.counts["live calls ended by policy" if flow.relayed else "refused requests"] += 1
+        else:
+            source, service = flow.pair
+            self.violated(f"wrongly closed: {source} to {service}, port {flow.port}: {how}")
+
+    def may_end(self, flow: Flow) -> bool:
+        """Policy was not always for it."""
+        return self.since(flow.pair, flow.opened_s) != {Standing.ALLOWED}
+
     def got_through(self, flow: Flow) -> None:
         """Bytes came back on the connection just now."""
         flow.relayed = True

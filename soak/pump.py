@@ -85,7 +85,7 @@ class Side:
         return Round(pump, seed, up, down, Last(last))
 
     async def _send_all(self, seed: int, size: int, *, from_client: bool, last: Last) -> None:
-        content = _Content(seed, from_client)
+        content = Content(seed, from_client)
         chance = random.Random(seed ^ from_client)
         while size > 0:
             piece = min(size, chance.randint(1, chance.choice(_PIECES)))
@@ -97,7 +97,7 @@ class Side:
             await self.stream.finish()
 
     async def _check_all(self, seed: int, size: int, *, from_client: bool, last: Last) -> None:
-        content = _Content(seed, not from_client)
+        content = Content(seed, not from_client)
         offset = 0
         while offset < size:
             data = await self._some(size - offset)
@@ -142,7 +142,7 @@ class Side:
 
 
 @dataclass(slots=True)
-class _Content:
+class Content:
     """Pseudo-random bytes, the same for the same seed and direction."""
 
     seed: int

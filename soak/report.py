@@ -13,13 +13,18 @@ HEADINGS = ("## Losses", "## Load", "## Faults", "## Bad input", "## Resources",
 _LOSSES = ("wrong, missing or surplus bytes", "wrongly allowed", "wrongly closed", "anything else")
 _METHOD = """\
 - One real Consul agent that keeps its state (leaves live for two minutes), the gateway with two workers, external
-  services that speak TCP and mutual TLS, one of them a process of its own. All on one machine, with its load generator.
+  services that speak TCP, mutual TLS, HTTP/1.1 and gRPC over HTTP/2, one of them a process of its own. All on one
+  machine, with its load generator.
 - Every byte is checked, on both sides: each knows by a seed what has to come, in both directions at once, in pieces
   and pauses of chance, with a half close of either side first. A clean end before the last byte is a loss, whatever
   the fault was.
 - A source is denied from the moment at which the admin API shows the denial in the published state (`/api/snapshot`)
   and every worker reports that generation as applied (`/api/status`). No byte that the client sends after that may
   arrive. The time to effect is from the write in Consul to that moment.
+- Requests over HTTP/1.1, on connections that are kept, and calls over HTTP/2, which last for seconds, are for one path
+  that is always allowed, one whose permission is flipped, and one that is never allowed. Their bodies are checked as
+  well. None that is denied may arrive, none that is allowed may be refused; a call that is newly denied ends, and no byte
+  of it passes after that.
 - A connection may end early only if its source was denied, its service unlinked or its worker killed.
 - Faults are drawn from a seed, one after the other, each kind once before any comes again. Memory is of all processes
   of the gateway, medians of the first and the last third of the run after a warm-up; more than 24 MiB of growth fails.

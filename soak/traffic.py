@@ -14,6 +14,7 @@ from plugin.errors import GatewayError
 from soak.ledger import Flow
 from soak.pump import Last, Progress, Round, Side, Wrong, random_round
 from soak.streams import Broken, Stream
+from soak.web import WebTraffic
 from soak.world import FLIPPED, INTRUDER, PLAIN, RELINKED, SECURED, STEADY, STOPPED, World
 
 _ROUNDS = 12
@@ -34,6 +35,7 @@ class Traffic:
         self.pumps: dict[int, tuple[Flow, Progress]] = {}
         """Open ones, by number."""
         self.streams: dict[int, Stream] = {}
+        self.web = WebTraffic(world, seed)
         self._seed = seed
         self._numbers = itertools.count(1)
         self._stop = asyncio.Event()
@@ -45,6 +47,7 @@ class Traffic:
     def stop(self) -> None:
         """Let every connection end properly: pumps finish their round."""
         self._stop.set()
+        self.web.stop()
 
     def all(self, *, pumps: int, idle: int) -> list[Coroutine[Any, Any, None]]:
         """What is to be run, all at once."""
@@ -52,6 +55,7 @@ class Traffic:
         running = [self.pump(*pairs[number % len(pairs)], number) for number in range(pumps)]
         running += [self.requests(source, service) for source, service in (*pairs, (STEADY, STOPPED))]
         running += [self.requests(INTRUDER, service) for service in (PLAIN, SECURED)]
+        running += self.web.all()
         return running + [self.idle(STEADY, PLAIN, number) for number in range(idle)]
 
     async def pump(self, source: str, service: str, number: int) -> None:

@@ -19,14 +19,18 @@ from plugin.dev.gateway import Gateway
 from plugin.dev.pki import Authority, KeyPair
 from plugin.dev.processes import Child, can_connect, free_ports
 from plugin.errors import ConsulError, StartError
+from soak.asked import FLIP, OPEN, pair_of
 from soak.ledger import Ledger, Pair, Standing
 from soak.services import PumpService
+from soak.web_service import CallService, WebService
 
 NAME = "soak-gateway"
 STEADY, FLIPPED, INTRUDER = "soak-steady", "soak-flipped", "soak-intruder"
 """Sources: always allowed, now and then denied, never allowed."""
 PLAIN, SECURED, RELINKED, STOPPED = "soak-plain", "soak-secured", "soak-relinked", "soak-stopped"
 """Linked services: TCP; mutual TLS; unlinked now and then; a process of its own, which is stopped now and then."""
+WEB, CALLS = "soak-web", "soak-calls"
+"""Of the protocols http and grpc, with permissions by path (:mod:`soak.asked`)."""
 IN_FORCE_S = 60.0
 """A change that is not in every worker by then is lost."""
 _POLL_S = 0.01
@@ -48,11 +52,15 @@ class World:
         self.gateway = Gateway(self.agent, folder / "gateway", NAME, workers=2)
         self.plain = PumpService(ledger.verified, ledger.violated, ports=4)
         self.secured = PumpService(ledger.verified, ledger.violated)
+        self.web = WebService(ledger)
+        self.calls = CallService(ledger)
         self.stopped: Child | None = None
         self.control_away = False
         """The control process is being restarted: the admin API need not answer."""
         self.consul_away = False
-        self.links = [PLAIN, SECURED, RELINKED, STOPPED]
+        self.links = [PLAIN, SECURED, RELINKED, STOPPED, WEB, CALLS]
+        self.permission = "allow"
+        """Of the path that is now and then denied."""
         self.actions = {STEADY: "allow", FLIPPED: "allow"}
         self.authority = Authority("External CA")
         self._client_authority = Authority("Gateway client CA")
@@ -72,6 +80,32 @@ class World:
         actions = self.actions if service == PLAIN else {STEADY: "allow"}
         sources = [{"Name": source, "Action": action} for source, action in actions.items()]
         await self.agent.write_config({"Kind": "service-intentions", "Name": service, "Sources": sources})
+
+    async def write_permissions(self) -> None:
+        """Of both services of HTTP."""
+        permissions = [
+            {"Action": "allow", "HTTP": {"PathPrefix": f"{OPEN}/"}},
+            {"Action": self.permission, "HTTP": {"PathPrefix": f"{FLIP}/"}},
+        ]
+        sources = [{"Name": STEADY, "Permissions": permissions}]
+        for service in (WEB, CALLS):
+            await self.agent.write_config({"Kind": "service-intentions", "Name": service, "Sources": sources})
+
+    async def permit(self, action: str) -> float:
+        """Write the permission of that path; seconds until it is in force in every worker."""
+        pairs = [pair_of(STEADY, service, FLIP) for service in (WEB, CALLS)]
+        self.permission = action
+        began_s = time.monotonic()
+        for pair in pairs:
+            self.ledger.stands(pair, Standing.CHANGING)
+        await self.write_permissions()
+        what = f"{action} {FLIP}"
+        await self.in_force(lambda shown: {permission_of(shown, one) for one in (WEB, CALLS)} == {action}, what)
+        for pair in pairs:
+            self.ledger.stands(pair, Standing.ALLOWED if action == "allow" else Standing.DENIED)
+        took_s = time.monotonic() - began_s
+        self.ledger.effects_s.append(took_s)
+        return took_s
 
     async def register(self, service: str, number: int, port: int) -> None:
         await self.agent.register_external(f"{service}-{number}", "127.0.0.1", service, port)
@@ -193,6 +227,11 @@ class World:
             # These services share a machine with everything else: slow is not broken.
             await self.agent.write_config({"Kind": "service-resolver", "Name": service, "ConnectTimeout": "60s"})
             await self.write_intentions(service)
+        for service, protocol, place in ((WEB, "http", self.web.port), (CALLS, "grpc", self.calls.port)):
+            await self.agent.write_config({"Kind": "service-defaults", "Name": service, "Protocol": protocol})
+            await self.register(service, 0, place)
+            await self.agent.write_config({"Kind": "service-resolver", "Name": service, "ConnectTimeout": "60s"})
+        await self.write_permissions()
         await self.write_links()
 
     async def serving(self) -> None:
@@ -203,6 +242,8 @@ class World:
         for service in self.links:
             self.ledger.stands((STEADY, service), Standing.ALLOWED)
         self.ledger.stands((FLIPPED, PLAIN), Standing.ALLOWED)
+        for service in (WEB, CALLS):
+            self.ledger.stands(pair_of(STEADY, service, FLIP), Standing.ALLOWED)
 
 
 @asynccontextmanager
@@ -210,7 +251,7 @@ async def running_world(folder: Path, ledger: Ledger) -> AsyncIterator[World]:
     """Everything started and all links served; ``folder`` exists and is empty."""
     world = World(folder, ledger)
     async with contextlib.AsyncExitStack() as stack:
-        for part in (world.plain, world.secured, world.agent):
+        for part in (world.plain, world.secured, world.web, world.calls, world.agent):
             await stack.enter_async_context(part)
         stack.push_async_callback(_end, world)
         await world.prepare()
@@ -233,6 +274,13 @@ def action_of(snapshot: Mapping[str, Any], source: str, service: str) -> str:
     """What the exact intention says; empty without one."""
     found = by_name(snapshot).get(service, {}).get("intentions") or ()
     return next((one["action"] for one in found if one["source"] == source), "")
+
+
+def permission_of(snapshot: Mapping[str, Any], service: str) -> str:
+    """What the permission of the path says that is now and then denied; empty without one."""
+    found = by_name(snapshot).get(service, {}).get("intentions") or ()
+    permissions = [permission for one in found for permission in one.get("permissions", ())]
+    return next((one["action"] for one in permissions if one["path_value"] == f"{FLIP}/"), "")
 
 
 def _replace(path: Path, text: str) -> None:

@@ -130,7 +130,13 @@ async def _small(
     if kept:
         await connection.__aenter__()
     while not stop.is_set():
+        lost = len(figures.lost)
         await one(connection)
+        if kept and len(figures.lost) > lost:
+            # What still comes on it belongs to what was lost: it would make every further one a loss.
+            await connection.__aexit__()
+            connection = kind(aim, context)
+            await connection.__aenter__()
         await asyncio.sleep(_REQUEST_EVERY_S)
     if kept:
         await connection.__aexit__()

@@ -76,3 +76,26 @@ def test_a_killed_worker_excuses_what_it_carried_and_nothing_else(clock: Clock, 
     ledger.ended_early(Flow(PAIR, 2.0, port=8), "reset")
     ledger.ended_early(Flow(PAIR, 10.5, port=7), "reset")
     assert len(ledger.violations) == 2
+
+
+def test_a_request_that_was_allowed_all_the_time_may_not_be_refused() -> None:
+    clock = Clock()
+    ledger = Ledger(clock)
+    pair = ("web", "db /flip")
+    ledger.stands(pair, Standing.ALLOWED)
+    asked = Flow(pair, clock.now_s)
+    clock.now_s += 1
+    ledger.refused(asked, "403")
+    assert len(ledger.violations) == 1
+    ledger.stands(pair, Standing.CHANGING)
+    ledger.refused(asked, "403")
+    clock.now_s += 1
+    ledger.stands(pair, Standing.DENIED)
+    clock.now_s += 1
+    late = Flow(pair, clock.now_s)
+    ledger.refused(late, "403")
+    assert len(ledger.violations) == 1
+    ledger.got_through(asked)
+    assert len(ledger.violations) == 1
+    ledger.got_through(late)
+    assert "wrongly allowed" in ledger.violations[1]
