@@ -23,8 +23,8 @@ _METHOD = """\
   arrive. The time to effect is from the write in Consul to that moment.
 - Requests over HTTP/1.1, on connections that are kept, and calls over HTTP/2, which last for seconds, are for one path
   that is always allowed, one whose permission is flipped, and one that is never allowed. Their bodies are checked as
-  well. None that is denied may arrive, none that is allowed may be refused; a call that is newly denied ends, and no byte
-  of it passes after that.
+  well. None that is denied may arrive, none that is allowed may be refused; a call that is newly denied ends, and no
+  byte of it passes after that.
 - A connection may end early only if its source was denied, its service unlinked or its worker killed.
 - Faults are drawn from a seed, one after the other, each kind once before any comes again. Memory is of all processes
   of the gateway, medians of the first and the last third of the run after a warm-up; more than 24 MiB of growth fails.

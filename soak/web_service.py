@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 
 import h11
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.events import DataReceived, RequestReceived, StreamEnded, StreamReset
-from h2.exceptions import ProtocolError
+from h2.events import DataReceived, Event, RequestReceived, StreamEnded, StreamReset
+from h2.exceptions import ProtocolError, StreamClosedError
 
 from plugin.dev.processes import Launcher
 from plugin.process.tasks import spawn
@@ -128,16 +129,21 @@ class CallService(_Listening):
         calls: dict[int, tuple[Ask, Checked, Content]] = {}
         while data := await stream.receive():
             for event in core.receive_data(data):
-                if isinstance(event, RequestReceived):
-                    self._begin(core, event, calls)
-                elif isinstance(event, DataReceived) and event.stream_id in calls:
-                    self._echo(core, event, calls[event.stream_id])
-                elif isinstance(event, StreamEnded) and event.stream_id in calls:
-                    calls.pop(event.stream_id)[1].end()
-                    core.send_headers(event.stream_id, [(b"grpc-status", b"0")], end_stream=True)
-                elif isinstance(event, StreamReset):
-                    calls.pop(event.stream_id or 0, None)
+                # Of what came at once the library has seen the end: a call that was reset takes no answer.
+                with contextlib.suppress(StreamClosedError):
+                    self._take(core, event, calls)
             await stream.send(core.data_to_send())
+
+    def _take(self, core: H2Connection, event: Event, calls: dict[int, tuple[Ask, Checked, Content]]) -> None:
+        if isinstance(event, RequestReceived):
+            self._begin(core, event, calls)
+        elif isinstance(event, DataReceived) and event.stream_id in calls:
+            self._echo(core, event, calls[event.stream_id])
+        elif isinstance(event, StreamEnded) and event.stream_id in calls:
+            calls.pop(event.stream_id)[1].end()
+            core.send_headers(event.stream_id, [(b"grpc-status", b"0")], end_stream=True)
+        elif isinstance(event, StreamReset):
+            calls.pop(event.stream_id or 0, None)
 
     def _begin(
         self, core: H2Connection, event: RequestReceived, calls: dict[int, tuple[Ask, Checked, Content]]
