@@ -111,35 +111,39 @@ async def _small(
     aim: Aim, kind: type[Connection], figures: Figures, stop: asyncio.Event, *, kept: bool = False
 ) -> None:
     context = aim.context()
+    open_one: Connection | None = None
 
-    async def one(connection: Connection) -> None:
+    async def one() -> None:
+        nonlocal open_one
+        if not kept:
+            async with kind(aim, context) as fresh:
+                await fresh.exchange(_SMALL)
+            return
+        if open_one is None:
+            opening = kind(aim, context)
+            await opening.__aenter__()
+            open_one = opening
+        await open_one.exchange(_SMALL)
+
+    async def leave() -> None:
+        nonlocal open_one
+        if open_one is not None:
+            await open_one.__aexit__()
+            open_one = None
+
+    while not stop.is_set():
         began_s = time.monotonic()
         try:
             async with asyncio.timeout(_DEADLINE_S):
-                if kept:
-                    await connection.exchange(_SMALL)
-                else:
-                    async with kind(aim, context) as fresh:
-                        await fresh.exchange(_SMALL)
+                await one()
         except (OSError, ValueError, EOFError) as error:
             figures.lost.append(f"{'kept' if kept else 'new'}: {type(error).__name__} {error}")
+            # What still comes on it belongs to what was lost: it would make every further one a loss.
+            await leave()
         else:
             figures.latencies_s.append(time.monotonic() - began_s)
-
-    connection = kind(aim, context)
-    if kept:
-        await connection.__aenter__()
-    while not stop.is_set():
-        lost = len(figures.lost)
-        await one(connection)
-        if kept and len(figures.lost) > lost:
-            # What still comes on it belongs to what was lost: it would make every further one a loss.
-            await connection.__aexit__()
-            connection = kind(aim, context)
-            await connection.__aenter__()
         await asyncio.sleep(_REQUEST_EVERY_S)
-    if kept:
-        await connection.__aexit__()
+    await leave()
 
 
 async def _stream(aim: Aim, kind: type[Connection], figures: Figures, stop: asyncio.Event) -> None:

@@ -181,7 +181,8 @@ async def withstand(
         }
     )
     reasons = Counter((record["reason"], record.get("detail")) for record in running.worker.records)
-    assert served["lost"] == [], f"the worker ended connections by {reasons.most_common()}"
+    lost = served["lost"]
+    assert lost == [], f"{lost[:5]}; the worker ended connections by {reasons.most_common()}"
     assert served["done"] > 0
     assert served["streamed_bytes"] > 0
     assert after["rss_kib"] - before["rss_kib"] < _MOST_GROWTH_KIB
