@@ -68,6 +68,10 @@ bench: setup ## Compare with Envoy and others, 22 minutes; writes docs/performan
 lab: setup ## Two datacenters in network namespaces, as root: make lab ARGS="up|check|shell HOST|down" (all in one)
 	@$(BIN)/python -m lab $(ARGS)
 
+.PHONY: scale
+scale: setup ## Many services, connections and intentions: cost and growth, beside Envoy; writes docs/scale.md
+	$(BIN)/python -m bench.scale $(ARGS)
+
 .PHONY: fuzz
 fuzz: setup ## Fuzz with coverage guidance: make fuzz TARGET=frames SECONDS=300 (all, a minute each)
 	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/fuzz.lock

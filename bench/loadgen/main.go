@@ -31,6 +31,7 @@ type options struct {
 	size        int
 	interval    time.Duration
 	resume      bool
+	clients     string
 }
 
 var workloads = map[string]func(options) error{
@@ -47,6 +48,7 @@ var workloads = map[string]func(options) error{
 	"grpc-stream":     grpcStream,
 	"idle":            idle,
 	"watch":           watch,
+	"crowd":           crowd,
 }
 
 func main() {
@@ -93,6 +95,7 @@ func parse(name string, arguments []string) (options, error) {
 	flags.DurationVar(&chosen.duration, "duration", time.Second, "how long")
 	flags.DurationVar(&chosen.interval, "interval", 5*time.Millisecond, "watch: between two attempts to connect")
 	flags.BoolVar(&chosen.resume, "resume", false, "new-connections: offer the session of the one before")
+	flags.StringVar(&chosen.clients, "clients", "", "crowd: file with a line for each client: its certificate and its key")
 	if err := flags.Parse(arguments); err != nil {
 		return chosen, err
 	}

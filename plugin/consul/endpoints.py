@@ -23,6 +23,8 @@ AGENT_SELF = "/v1/agent/self"
 AUTHORIZE = "/v1/agent/connect/authorize"
 REGISTER = "/v1/agent/service/register"
 CATALOG_SERVICES = "/v1/catalog/services"
+"""Asked without a filter, which costs the servers a third of what one costs that matches nothing. With a ``node-meta``
+that no node has, Consul (1.21) wakes for nodes, and not for a service on a node that it knows already."""
 CATALOG_DATACENTERS = "/v1/catalog/datacenters"
 TOKEN_SELF = "/v1/acl/token/self"
 CATALOG_REGISTER = "/v1/catalog/register"
@@ -41,7 +43,6 @@ EXPORTED_SERVICES_PARAMS: Params = (("stale", ""),)
 leave token, index and wait behind (Consul 1.21), so that the leader refuses what nobody seems to have asked."""
 
 NO_INTENTIONS: Params = (("filter", 'SourceName == ""'),)
-NO_SERVICES: Params = (("node-meta", "consul-tgw-matches:nothing"),)
 """Parameters that match nothing: the answer is empty, but its index still moves and still wakes."""
 
 EVERY_NAMESPACE: Params = (("ns", "*"),)

@@ -34,7 +34,9 @@ class _Envoy(Launcher):
         token: str | None,
         concurrency: int,
         dns_server: HostPort | None = None,
+        live_deadline_s: float = START_DEADLINE_S,
     ) -> None:
+        self._live_deadline_s = live_deadline_s
         self.agent = agent
         self.proxy_id = proxy_id
         self.token = agent.management_token if token is None else token
@@ -106,7 +108,7 @@ class _Envoy(Launcher):
             work_dir / f"{self.proxy_id}.log",
             folder=work_dir,
         )
-        await self.child.started(self._is_live)
+        await self.child.started(self._is_live, self._live_deadline_s)
 
     async def _is_live(self) -> bool:
         with contextlib.suppress(StartError):
@@ -204,10 +206,19 @@ class EnvoyTerminatingGateway(_Envoy):
         arguments: Sequence[str] = (),
         register: bool = True,
         dns_server: HostPort | None = None,
+        live_deadline_s: float = START_DEADLINE_S,
     ) -> None:
         """``arguments`` are further ones of the command. Without ``register``, somebody else has registered it.
-        ``dns_server`` is asked instead of those of /etc/resolv.conf."""
-        super().__init__(agent, name, token=token, concurrency=concurrency, dns_server=dns_server)
+        ``dns_server`` is asked instead of those of /etc/resolv.conf. With many services it is
+        live after ``live_deadline_s`` seconds at the latest, or has failed."""
+        super().__init__(
+            agent,
+            name,
+            token=token,
+            concurrency=concurrency,
+            dns_server=dns_server,
+            live_deadline_s=live_deadline_s,
+        )
         self.name = name
         self._arguments = list(arguments)
         self._register = register

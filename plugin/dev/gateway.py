@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 
 from plugin.dev.consul_agent import ConsulAgent
-from plugin.dev.processes import Child, Launcher, can_connect, free_ports
+from plugin.dev.processes import START_DEADLINE_S, Child, Launcher, can_connect, free_ports
 from plugin.errors import StartError
 
 _ADMIN_TIMEOUT_S = 10.0
@@ -64,7 +64,7 @@ class Gateway(Launcher):
     def log_path(self) -> Path:
         return self._work_dir / f"{self.name}.log"
 
-    async def start(self) -> None:
+    async def start(self, deadline_s: float = START_DEADLINE_S) -> None:
         """Start it and wait until it is ready. :raises StartError: with the log's tail."""
         self._work_dir.mkdir(parents=True, exist_ok=True)
         self.child = Child(
@@ -74,7 +74,7 @@ class Gateway(Launcher):
             environment=self.agent.cli_environment(self._token) | self._environment,
             folder=Path(__file__).parents[2],
         )
-        await self.child.started(self.is_ready)
+        await self.child.started(self.is_ready, deadline_s)
 
     def _command(self) -> list[str]:
         command = [sys.executable, "-m", "plugin", "run", f"--service={self.name}"]

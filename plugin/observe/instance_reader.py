@@ -2,8 +2,8 @@
 
 The first services get a blocking query of their own, which wakes for them alone. The others share three. Two name the
 checks that fail (:mod:`plugin.observe.failing_checks`), and a service whose checks turn is read at once, it alone. One
-wakes for any service of the datacenter; it matches nothing and so costs no bytes, and says no name. After that one the
-services without a query of their own are read again, a few at a time, with a rest after each sweep.
+wakes for any service of the datacenter, and says names alone, not what has changed. After that one the services
+without a query of their own are read again, a few at a time, with a rest after each sweep.
 """
 
 from __future__ import annotations
@@ -149,7 +149,6 @@ class _Shared:
             client,
             "any service",
             endpoints.CATALOG_SERVICES,
-            params=endpoints.NO_SERVICES,
             decode=lambda reply: reply.body,
             learned=self._signalled,
             failed=self._signal_failed,

@@ -44,7 +44,6 @@ class SidecarReader:
             client,
             "sidecars of any service",
             endpoints.CATALOG_SERVICES,
-            params=endpoints.NO_SERVICES,
             decode=lambda reply: reply.body,
             learned=self._signalled,
             # A signal that fails says nothing about any service; the poller itself reports it and asks again.
