@@ -63,6 +63,12 @@ class Application:
         more = [word for header in headers for word in ("-H", header)]
         return await self.host.run("curl", "-sSf", "-m", "10", *more, f"http://127.0.0.1:8080{path}")
 
+    async def http_status(self, path: str, *headers: str) -> str:
+        """The status of the answer; ``000`` when there is none."""
+        more = [word for header in headers for word in ("-H", header)]
+        script = 'curl -s -m 10 -o /dev/null -w "%{http_code}" "$@" || true'
+        return await self.host.run("bash", "-c", script, "curl", *more, f"http://127.0.0.1:8080{path}")
+
     async def reaches(self, service: str) -> bool:
         try:
             await (self.sql("select 1") if service == DATABASE else self.http())
@@ -127,16 +133,20 @@ class Actors:
     async def callers_trust_domain(self) -> str:
         return await self.there.trust_domain()
 
-    async def allow(self, service: str) -> None:
-        """Write the intention that lets web in."""
-        await self._intention(service, "allow")
+    async def identity(self, caller: str) -> str:
+        """Of a service of the callers' datacenter, as its certificate has it."""
+        return f"spiffe://{await self.callers_trust_domain()}/ns/default/dc/{self.callers_datacenter}/svc/{caller}"
 
-    async def deny(self, service: str) -> None:
-        await self._intention(service, "deny")
+    async def allow(self, service: str, caller: str = APPLICATION) -> None:
+        """Write the intention that lets the caller in, and nobody else."""
+        await self._intention(service, caller, "allow")
 
-    async def _intention(self, service: str, action: str) -> None:
+    async def deny(self, service: str, caller: str = APPLICATION) -> None:
+        await self._intention(service, caller, "deny")
+
+    async def _intention(self, service: str, caller: str, action: str) -> None:
         peered = self.running.federation is Federation.PEERING
-        source = {"Name": APPLICATION, "Action": action} | ({"Peer": self.callers_datacenter} if peered else {})
+        source = {"Name": caller, "Action": action} | ({"Peer": self.callers_datacenter} if peered else {})
         entry = {"Kind": "service-intentions", "Name": service, "Sources": [source]}
         operator = self.here if peered else self._primary()
         await operator.consul("config", "write", "-", input_text=json.dumps(entry))

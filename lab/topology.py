@@ -6,6 +6,7 @@ Reads a file and nothing else. What is wrong in it is named, with what would be 
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -20,8 +21,10 @@ FILE = Path(__file__).resolve().parent.parent / "vagrant" / "topology.yaml"
 WAN, LEGACY = "wan", "legacy"
 """The networks with a meaning of their own; the others are those of datacenters."""
 
-# Names of hosts become names of network devices and nodes of Consul: RFC 1123, section 2.1.
-_Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z]([a-z0-9-]{0,22}[a-z0-9])?$")]
+# Names of hosts become those of nodes of Consul (RFC 1123, section 2.1), names of networks those of network devices,
+# which have 15 characters.
+_NAME = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
+_LONGEST = {"networks": 15, "datacenters": 63, "hosts": 63}
 
 
 class Role(StrEnum):
@@ -73,9 +76,9 @@ class Host(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    networks: dict[_Name, Network]
-    datacenters: dict[_Name, Datacenter]
-    hosts: dict[_Name, Host]
+    networks: dict[str, Network]
+    datacenters: dict[str, Datacenter]
+    hosts: dict[str, Host]
 
     def having(self, role: Role, datacenter: str | None = None) -> list[str]:
         """Names of the hosts with that role, of that datacenter or of all."""
@@ -118,11 +121,18 @@ def parse(text: bytes) -> Topology:
 
 def _faults(topology: Topology) -> Iterator[str]:
     # Each looks at what the ones before it have found in order.
-    for look in (_networks, _datacenters, _names_of_networks, _addresses, _roles, _servers):
+    for look in (_names, _networks, _datacenters, _names_of_networks, _addresses, _roles, _servers):
         faults = list(look(topology))
         yield from faults
         if faults:
             return
+
+
+def _names(topology: Topology) -> Iterator[str]:
+    for kind, longest in _LONGEST.items():
+        for name in getattr(topology, kind):
+            if not _NAME.fullmatch(name) or len(name) > longest:
+                yield f"{kind}: {name!r} is no name: small letters, digits and hyphens, {longest} at most"
 
 
 def _networks(topology: Topology) -> Iterator[str]:

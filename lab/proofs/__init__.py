@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from lab.actors import Actors
-from lab.proofs import failover, isolation, policy
+from lab.proofs import failover, identity, isolation, policy
 from lab.proofs.proof import Disproved
 
 Proof = Callable[[Actors], Awaitable[str]]
@@ -17,7 +17,8 @@ PROOFS: dict[str, Proof] = {
     "only gateways meet": isolation.only_gateways_meet,
     "refused without an intention": policy.refused_without_an_intention,
     "works with an intention": policy.works_with_an_intention,
-    "the gateway sees who calls": policy.the_gateway_sees_who_calls,
+    "the gateway sees who calls": identity.the_gateway_sees_who_calls,
+    "a header makes nobody another": identity.a_header_makes_nobody_another,
     "a live connection ends on deny": policy.a_live_connection_ends_on_deny,
     "another terminating gateway takes over": failover.another_terminating_gateway_takes_over,
     "another mesh gateway takes over": failover.another_mesh_gateway_takes_over,

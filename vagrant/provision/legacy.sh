@@ -50,13 +50,19 @@ error_log stderr;
 events {}
 http {
     access_log off;
+    # Certificates come with it, which are long.
+    large_client_header_buffers 4 32k;
+    map \$http_x_forwarded_client_cert \$caller {
+        default nobody;
+        "~(?:^|;)URI=(?<caller_uri>[^;,]+)" \$caller_uri;
+    }
     server {
         listen $LAB_LEGACY_ADDRESS:8080;
 $(for gateway in $LAB_GATEWAYS; do echo "        allow $gateway;"; done)
         deny all;
         default_type text/plain;
-        # What came in with the request is shown, so that one can see what the gateway passes on.
-        return 200 "legacy-http of \$hostname, asked for \$request_uri by \$remote_addr, x-forwarded-client-cert: \$http_x_forwarded_client_cert\\n";
+        # Whose request it is, as the gateway tells it.
+        return 200 "legacy-http of \$hostname, asked for \$request_uri by \$remote_addr for \$caller\\n";
     }
 }
 NGINX

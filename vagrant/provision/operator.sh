@@ -87,7 +87,7 @@ Protocol = "$protocol"
 HCL
     done <<'SERVICES'
 billing-db tcp
-legacy-http tcp
+legacy-http http
 SERVICES
     if [[ $LAB_FEDERATION == peering ]]; then
         consul config write - <<HCL

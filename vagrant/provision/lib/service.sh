@@ -103,7 +103,7 @@ _runit_service() {
     if write "/etc/sv/$name/run" 755 root <<RUN; then
 #!/bin/bash
 exec >>/var/log/lab/$name.log 2>&1
-ulimit -n 65536
+ulimit -Sn "\$(ulimit -Hn)"
 install -d -m 700 -o $user /run/$name
 export RUNTIME_DIRECTORY=/run/$name
 exec chpst -u $user $(printf '%q ' "$@")
