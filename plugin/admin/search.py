@@ -37,4 +37,5 @@ async def search_connections(view: GatewayView, text: str, after: str, limit: in
 
 
 def _has(one: Connection, identity: str, wanted: str) -> bool:
-    return any(wanted in text.lower() for text in (one.source, one.service, one.client, one.endpoint, identity))
+    callers = (one.source, one.caller, *(request.caller for request in one.live_requests))
+    return any(wanted in text.lower() for text in (*callers, one.service, one.client, one.endpoint, identity))

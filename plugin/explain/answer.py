@@ -61,6 +61,8 @@ class PastRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     service: str = ""
     server_name: str = ""
     source: str = ""
+    peer: str = ""
+    via: str = ""
     intention: str = ""
     precedence: int = 0
     permission: int = 0

@@ -52,16 +52,22 @@ def told_live(live: Connection) -> Iterator[str]:
         f" to {live.service or 'no service yet'}, since {point(live.opened_at_s)}.{by}{where}"
     )
     yield f"  {live.bytes_received} bytes came from the caller and {live.bytes_sent} went to it so far."
-    if live.source and live.service:
-        yield f"  What would be decided now: consul-tgw explain {live.source} {live.service}"
+    callers = sorted({request.caller for request in live.live_requests if request.caller})
+    for caller in callers:
+        yield f"  It asks for {caller} at the moment."
+    if live.service and (callers or live.source):
+        for source in callers or (live.source,):
+            yield f"  What would be decided now: consul-tgw explain {source} {live.service}"
 
 
 def _lines(record: PastRecord) -> Iterator[str]:
     what = f"Request {record.method} {record.path}" if record.event == "request" else "Connection"
     asked = f" to {record.service}" if record.service else ""
+    of_peer = f" of peer {record.peer}" if record.peer else ""
+    through = f" through {record.via}" if record.via else ""
     yield (
-        f"{what} of {record.source or 'nobody who was authenticated'} from {record.client}{asked}, at {record.time},"
-        f" worker {record.worker}, number {record.number}:"
+        f"{what} of {record.source or 'nobody who was authenticated'}{of_peer}{through} from {record.client}{asked},"
+        f" at {record.time}, worker {record.worker}, number {record.number}:"
     )
     by = f", by {record.intention}" if record.intention else ""
     yield f"  {_VERDICTS.get(record.verdict, record.verdict)}{by}."

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+import msgspec
 import pytest
 
 from plugin.dev.pki import Authority, KeyPair
 from proxy.messages import Applied, ConnectionPage, Ended, Kill, Query
 from proxy.model import Mesh, PeerBundle, Service
-from proxy.rules import Action, Intention
+from proxy.rules import Action, Intention, Match, Permission, TokenRequirement
 from tests.support.eventually import eventually
 from tests.support.http_backend import HTTPBackend, Received
 from tests.support.http_client import HTTPClient, http_client
 from tests.support.http_mesh import http_service
 from tests.support.mesh import TRUST_DOMAIN, HandMadeMesh, alert_of, sni
+from tests.support.tokens import CLAIMS, provider, signed
 from tests.support.worker import WorkerProcess
 
 CLOUD, OTHER = "22222222-2222-3333-4444-555555555555.consul", "33333333-2222-3333-4444-555555555555.consul"
@@ -241,6 +244,24 @@ async def test_of_two_peers_in_one_trust_domain_nobody_can_say_which_it_is(
             # To one of them alone: then it is that one.
             await worker.update(upserts=(service(mesh, backend, of_peer("*"), importers=("cloud",)),))
             assert (await client.get("/", line(spiffe()))).status == 200
+
+
+async def test_a_caller_of_a_peer_is_asked_for_a_token_and_permissions(
+    mesh: HandMadeMesh, worker: WorkerProcess
+) -> None:
+    only_public = (Permission(Action.ALLOW, Match.PREFIX, "/public"),)
+    asking = msgspec.structs.replace(
+        of_peer("web"), layer7=True, permissions=only_public, tokens=(TokenRequirement("okta"),)
+    )
+    bearer = f"authorization: Bearer {signed(dict(CLAIMS) | {'exp': time.time() + 600}, kid='k1').decode()}\r\n"
+    async with HTTPBackend() as backend:
+        known = settings(mesh, token_providers=(provider(),))
+        await worker.update(mesh=known, upserts=(service(mesh, backend, asking),))
+        async with gateway(mesh, worker) as client:
+            assert (await client.get("/public", line(spiffe()))).status == 401
+            assert (await client.get("/public", line(spiffe()) + bearer)).status == 200
+            assert (await client.get("/private", line(spiffe()) + bearer)).status == 403
+            assert (await client.get("/public", line(spiffe("api")) + bearer)).status == 403
 
 
 async def test_what_the_mesh_does_not_pass_on_is_read_all_the_same(mesh: HandMadeMesh, worker: WorkerProcess) -> None:

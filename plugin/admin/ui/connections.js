@@ -62,6 +62,9 @@ async function load() {
 
 function caller(cell, { connection }) {
   if (!cell.firstChild) cell.append(el("span", { class: "name" }), el("div", { class: "more" }));
-  setText(cell.firstChild, connection.caller || connection.source.split("/svc/").at(-1));
+  // A mesh gateway asks for callers of peers; while it asks for none, it is itself that is shown.
+  const asking = [...new Set((connection.live_requests || []).map((one) => one.caller).filter(Boolean))];
+  const own = connection.caller || connection.source.split("/svc/").at(-1);
+  setText(cell.firstChild, asking.length ? `${asking.join(", ")} through ${own}` : own);
   setText(cell.lastChild, connection.client);
 }

@@ -63,10 +63,15 @@ async function askHow(item, one) {
   }
 }
 
+function named({ peer, source }) {
+  const name = source.split("/svc/").at(-1);
+  return peer ? `${peer}:${name}` : name;
+}
+
 async function lastRequest(one) {
   const query = new URLSearchParams({ service: one.service, allowed: "no", limit: "200" });
   const { records } = await (await ask(`/api/recent?${query}`)).json();
-  const last = records.find((each) => each.method && each.reason === one.reason && each.source.endsWith(`/svc/${one.source}`));
+  const last = records.find((each) => each.method && each.reason === one.reason && named(each) === one.source);
   if (!last) throw new Error("it is forgotten what was asked for");
   return [last.method, last.path];
 }

@@ -18,9 +18,10 @@ from plugin.errors import ConfigError
 from plugin.explain.answer import Explanation, PastRecord, Recollected, Verdict
 from plugin.explain.caller import caller, service_name
 from plugin.explain.explanation import explain
-from plugin.explain.past import connection_id, told
+from plugin.explain.past import connection_id, told, told_live
 from plugin.explain.request import header, question
 from plugin.explain.standing import Standing
+from proxy.messages import Connection, LiveRequest
 from proxy.model import (
     Balance,
     BalancePolicy,
@@ -153,6 +154,8 @@ CASES = {
         ),
         "east:web",
     ),
+    "peer-over-http": ask(standing(LAYER7, importers=("east",), mesh=PEERED, **HTTP), "east:web", "GET", "/items"),
+    "peer-without-export": ask(standing(LAYER7, mesh=PEERED, **HTTP), "east:web", "GET", "/items"),
     "no-endpoint": ask(standing(intention("web", ALLOW), server_names=(ServerName("db.x", ()),))),
     "too-old": ask(standing(intention("web", ALLOW), too_old=True)),
 }  # fmt: skip
@@ -176,7 +179,7 @@ def test_verdicts() -> None:
     allowed = {name for name, one in CASES.items() if one.verdict is Verdict.ALLOWED}
     assert allowed == {"allowed", "allowed-by-default", "request-allowed", "upstream"}
     unserved = {name for name, one in CASES.items() if one.verdict is Verdict.NOT_SERVED}
-    assert unserved == {"not-linked", "not-served", "no-endpoint", "too-old"}
+    assert unserved == {"not-linked", "not-served", "no-endpoint", "too-old", "peer-without-export"}
 
 
 def test_an_expired_leaf_serves_nobody() -> None:
@@ -236,6 +239,21 @@ def test_nobody_is_meant(source: str) -> None:
 def test_headers_that_no_request_has(line: str) -> None:
     with pytest.raises(ConfigError, match="is not written as"):
         header(line)
+
+
+def test_a_mesh_gateway_is_told_with_those_it_asks_for() -> None:
+    gateway = f"spiffe://{DOMAIN}/gateway/mesh/dc/dc1"
+    asked = LiveRequest("GET", "/", "db", "HTTP/1.1", 1.0, "asked", caller="east:web")
+    live = Connection(1, "10.1.1.1:5", gateway, "db", "db", "", 1.0, 0, 0, "", live_requests=(asked, asked))
+    lines = list(told_live(live))
+    assert "  It asks for east:web at the moment." in lines
+    assert lines[-1].endswith("consul-tgw explain east:web db")
+    record = PastRecord(
+        time="T", event="request", worker=0, number=1, client="10.1.1.1:5", verdict="allowed", reason="completed",
+        source="spiffe://x", peer="east", via=gateway, method="GET", path="/",
+    )  # fmt: skip
+    first = next(iter(told("0-1", Recollected((record,)))))
+    assert first.startswith(f"Request GET / of spiffe://x of peer east through {gateway} from 10.1.1.1:5")
 
 
 def test_connections_that_have_ended() -> None:

@@ -109,6 +109,7 @@ class Crowd(View):
             bytes_received=0,
             bytes_sent=0,
             intention="",
+            caller="cloud:web" if number == 4321 else "",
         )
         return WorkerConnection(pid - 1, pid, connection, f"{pid - 1}-{number}")
 
@@ -126,5 +127,6 @@ async def test_connections_are_found_in_all_workers_and_paged() -> None:
             break
     assert found == [f"{worker}-{number}" for worker in (0, 1) for number in range(1000, 5001, 1000)]
     assert (await search_connections(crowd, "nowhere", "", 3)).connections == ()
+    assert [one.id for one in (await search_connections(crowd, "cloud:w", "", 3)).connections] == ["0-4321", "1-4321"]
     (one,) = (await search_connections(crowd, "10.0.4.7:", "1:900", 1)).connections
     assert one.id == "0-1007"
