@@ -105,6 +105,10 @@ docs: setup ## Build the documentation as a site in build/site, which asks no ot
 	@scripts/tools docs >/dev/null
 	@$(BIN)/python -m scripts.site
 
+.PHONY: lab-all
+lab-all: setup ## All of the lab's tests, as root: also the plain federation, and faults in each federation (20 minutes)
+	$(PYTEST) tests/lab --all-federations $(ARGS)
+
 .PHONY: lab-machines
 lab-machines: setup ## The lab on virtual machines, after `cd vagrant && vagrant up`: ARGS="--federation wan"
 	@$(BIN)/python -m lab machines provision $(ARGS)

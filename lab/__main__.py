@@ -10,6 +10,7 @@ import click
 
 from lab import plan, topology
 from lab.commands import COMMANDS, Group
+from lab.faults_command import faults
 from lab.federation_option import federation_option
 from lab.machines_command import machines
 from lab.topology import Federation
@@ -31,7 +32,7 @@ def print_plan(path: Path, federation: Federation) -> None:
     sys.stdout.write(json.dumps(plan.as_json(topology.load(path), federation), indent=2) + "\n")
 
 
-for command in (*COMMANDS, machines):
+for command in (*COMMANDS, faults, machines):
     main.add_command(command)
 
 if __name__ == "__main__":

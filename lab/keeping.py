@@ -185,6 +185,12 @@ def stop(folder: Path) -> bool:
     return True
 
 
+def is_up(folder: Path) -> bool:
+    """Whether a lab is kept there that has come up."""
+    state = read(folder)
+    return state is not None and state.seconds > 0 and _is_kept(folder)
+
+
 def _made(folder: Path) -> Path:
     require_root()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -13,6 +13,10 @@ from lab.lab import Lab
 from lab.topology import Federation
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all-federations", action="store_true", help="each federation, and everything in each")
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def peering_lab(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Lab]:
     """Two clusters that are peered; nobody is let in by anything yet."""
