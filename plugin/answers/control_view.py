@@ -26,6 +26,7 @@ from plugin.answers.status import (
 from plugin.audit.desk import AuditDesk
 from plugin.definition import Definition
 from plugin.errors import ConfigError
+from plugin.events.keeper import EventKeeper
 from plugin.gateway import Gateway
 from plugin.health import Health
 from plugin.observe.freshness import Freshness, oldest
@@ -64,6 +65,7 @@ class ControlView:
     life: Life
     freshness: Freshness
     saved_state: StateKeeper
+    events: EventKeeper
     reloads: int = 0
     started_at_s: float = field(default_factory=time.time)
     _root_expiry: tuple[tuple[str, ...], float] = ((), 0.0)
@@ -109,7 +111,8 @@ class ControlView:
             restored_from_s=self.saved_state.unconfirmed_from_s,
             warnings=(
                 *self.gateway.mesh_warnings,
-                *filter(None, (self.access_log.problem, self.audit.problem, self.saved_state.problem)),
+                *filter(None, (self.access_log.problem, self.audit.problem)),
+                *filter(None, (self.saved_state.problem, self.events.problem)),
             ),
             phase=self.life.phase.value,
             open_files=_open_files(),

@@ -53,7 +53,7 @@ def events(
     consul-tgw events --since 10m
     consul-tgw events --follow --service billing-db --json | jq -r '.changes[].what'
 
-    It keeps the last 1000 events, in memory: a new control process begins with none.
+    It keeps the last 1000 events: in memory, and with --state-dir also for the next start.
     """
     oldest_s = time.time() - _since_s(since) if since else 0.0
     found = find(service=gateway, admin_address=admin_address, runtime_dir=runtime_dir)

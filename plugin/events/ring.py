@@ -1,7 +1,7 @@
 """The last events of the control process, numbered, for whoever asks what changed when.
 
-An event is what the log has a stable name for, whatever the log's level is. Bounded, and in memory alone: a new control
-process begins with an empty list. Waiting costs nothing: whoever waits is woken by the next event.
+An event is what the log has a stable name for, whatever the log's level is. Bounded, and in memory: what survives a
+control process is ``keeper.py``'s. Waiting costs nothing: whoever waits is woken by the next event.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -33,7 +33,7 @@ class Change(msgspec.Struct, frozen=True):
 
 class Event(msgspec.Struct, frozen=True):
     number: int
-    """Counted from the start of the control process; the first one is 1."""
+    """Counted from the first one that is known: of the control process, or of the one that began the kept file."""
     time_s: float
     """Unix time."""
     level: str
@@ -104,6 +104,16 @@ class EventRing:
         self._next += 1
         self._events.append(event)
         self._wake()
+
+    def recall(self, earlier: Sequence[Event]) -> None:
+        """Put events of an earlier process before those heard here, whose numbers go on from there; before anybody
+        asks."""
+        heard = list(self._events)
+        last = earlier[-1].number if earlier else 0
+        numbered = (msgspec.structs.replace(event, number=last + at) for at, event in enumerate(heard, 1))
+        self._events.clear()
+        self._events.extend((*earlier, *numbered))
+        self._next = last + len(heard) + 1
 
     def after(self, number: int) -> EventPage:
         """Everything that is kept and came after ``number``."""

@@ -17,6 +17,7 @@ from plugin.answers.control_view import ControlView
 from plugin.consul.client import ConsulClient
 from plugin.definition import Definition
 from plugin.errors import GatewayError, StartError
+from plugin.events.keeper import EventKeeper
 from plugin.events.ring import EventRing
 from plugin.health import Health
 from plugin.process import privileges
@@ -34,6 +35,7 @@ from plugin.running.data_plane import DataPlane
 from plugin.running.knowledge import Knowledge
 from plugin.running.reception import admin_server, open_reception
 from plugin.running.upkeep import Upkeep
+from plugin.saved_state.keeper import owner_of
 from plugin.settings import GatewaySettings
 from plugin.version import version_text
 from plugin.workers.sockets import check_can_listen
@@ -86,6 +88,7 @@ class Supervisor:
         self._workers = self._plane.workers
         self._audit = self._plane.audit.journal
         self._knowledge = Knowledge(settings, client, self._plane, proxy_config, definition)
+        self._events = EventKeeper(settings.state_dir, owner_of(settings), ring)
         self._health = Health(self._workers, self._plane.published, self._knowledge.gateway, self._life)
         self._registration = Registration(
             client,
@@ -145,6 +148,7 @@ class Supervisor:
             life=self._life,
             freshness=knowledge.freshness,
             saved_state=knowledge.saved_state,
+            events=self._events,
             reloads=self._inherited.reloads if self._inherited is not None else 0,
         )
 
@@ -203,6 +207,7 @@ class Supervisor:
     async def _start(self) -> None:
         settings = self._settings
         inherited = self._inherited
+        self._events.recall()
         admin = await open_reception(self._admin, settings, inherited)
         if inherited is None:
             await self._workers.start(self._given)
@@ -226,6 +231,7 @@ class Supervisor:
         self._knowledge.follow(self._parts)
         self._knowledge.keep(self._parts)
         self._upkeep.run(self._parts, signals.read_again)
+        self._parts.run("events", self._events.run())
         self._parts.run("door", self._turnover.door.run())
         if self._settings.register:
             self._parts.run("registration", self._register())

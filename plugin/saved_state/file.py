@@ -1,6 +1,6 @@
-"""The file of a saved state: private to one user, replaced as a whole, refused when anybody else could have touched it.
+"""A file in the state directory: private to one user, refused when anybody else could have touched it.
 
-It knows nothing of what is in it.
+The state is replaced as a whole; to the events lines are added. It knows nothing of what is in it.
 """
 
 from __future__ import annotations
@@ -96,6 +96,22 @@ def write(path: Path, content: bytes) -> None:
             temporary.unlink()
         raise
     _sync(path.parent)
+
+
+def append(path: Path, content: bytes) -> None:
+    """Add to the file, or begin it.
+
+    :raises SavedStateRefused: when it is not ours alone.
+    :raises OSError: a part may have been added.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        fd = os.open(path, flags)
+    except FileNotFoundError:
+        fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(fd, "wb") as opened:
+        _check(os.fstat(fd))
+        opened.write(content)
 
 
 def _sync(directory: Path) -> None:

@@ -14,6 +14,7 @@ from plugin.dev.external import ExternalService, echo
 from plugin.dev.gateway import Gateway
 from plugin.dev.processes import can_connect, free_ports
 from plugin.saved_state import form
+from tests.support.command import consul_tgw
 from tests.support.eventually import SCALE, eventually
 from tests.support.linking import Links, dial, kept_out, let_in, sample, serves
 from tests.support.mesh_client import MeshClient, Refused
@@ -72,6 +73,13 @@ async def test_it_starts_and_serves_while_consul_is_away(backend: ExternalServic
             await let_in(client, gateway, KEPT)
             took_s = time.monotonic() - began_s
             assert took_s < START_S * SCALE, f"it took {took_s:.2f} s"
+            run = f"--runtime-dir={work_dir / 'run'}"
+            said = await consul_tgw("events", "--json", run, environment=agent.cli_environment())
+            names = [one["event"] for one in said.json["events"]]
+            assert [one for one in names if one in ("gateway.started", "gateway.stopping")] == [
+                *("gateway.started", "gateway.stopping", "gateway.started"),
+            ]
+            assert [one["number"] for one in said.json["events"]] == list(range(1, len(names) + 1))
             status = await gateway.status()
             assert status["ready"]
             assert status["restored_from_s"] > 0
