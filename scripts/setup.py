@@ -45,13 +45,22 @@ DEBIAN_PACKAGES: dict[str, Callable[[], object]] = {
     "jq": lambda: shutil.which("jq"),
     "groff-base": lambda: shutil.which("groff"),
     "nginx-light": lambda: _found(locate.nginx),
-    # Has the server's program as well; redis-server would also start a service.
+    # Has the server's program as well.
     "redis-tools": lambda: shutil.which("redis-cli"),
     "shellcheck": lambda: shutil.which("shellcheck"),
     # Reads the Vagrantfile of the lab; machines take a provider as well.
     "vagrant": lambda: shutil.which("vagrant"),
+    # Whose completion is tried.
+    "zsh": lambda: shutil.which("zsh"),
+    "fish": lambda: shutil.which("fish"),
+    "jq": lambda: shutil.which("jq"),
+    "iproute2": lambda: shutil.which("ip") or Path("/usr/sbin/ip").exists(),
+    "man-db": lambda: shutil.which("man"),
+    "less": lambda: shutil.which("less"),
 }
 """A package, and whether what it brings is here already."""
+POLICY = Path("/usr/sbin/policy-rc.d")
+_OURS = "# No service is started while consul-tgw is set up; left by an interrupted set-up, it can be removed."
 
 
 def _found(find: Callable[[], Path]) -> bool:
@@ -88,9 +97,29 @@ def install_packages(packages: list[str]) -> None:
     as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
     if as_root and shutil.which("sudo") is None:
         raise Failed(f"not root and no sudo: have these Debian packages installed: {', '.join(packages)}")
-    environment = {"DEBIAN_FRONTEND": "noninteractive"}
-    run([*as_root, "apt-get", "update", "-qq"], environment)
-    run([*as_root, "apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages], environment)
+    # sudo would keep no variable.
+    apt_get = [*as_root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]
+    run([*apt_get, "update", "-qq"])
+    with no_service_started(as_root):
+        run([*apt_get, "install", "-y", "-qq", "--no-install-recommends", *packages])
+
+
+@contextmanager
+def no_service_started(as_root: list[str], policy: Path = POLICY) -> Iterator[None]:
+    """Tests start what they need: nginx and PostgreSQL must not begin to serve on this machine because of them.
+
+    Packages ask the program ``policy`` before they start a service (Debian's invoke-rc.d and deb-systemd-invoke). One
+    that is there already is left: it is somebody's own.
+    """
+    if policy.exists() and _OURS not in policy.read_text(errors="replace"):
+        yield
+        return
+    text = f"#!/bin/sh\n{_OURS}\nexit 101\n"
+    run([*as_root, "sh", "-c", f"printf '%s' '{text}' > {policy} && chmod 755 {policy}"])
+    try:
+        yield
+    finally:
+        run([*as_root, "rm", "-f", str(policy)])
 
 
 def python_environment() -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import abc
 import asyncio
 import contextlib
+import fcntl
+import functools
 import inspect
 import os
 import random
@@ -16,6 +18,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -241,7 +244,7 @@ _handed_out: set[int] = set()
 
 
 def free_ports(count: int) -> list[int]:
-    """``count`` different TCP ports that nothing uses on loopback.
+    """``count`` different TCP ports that nothing uses on loopback, and that no other process of this user is given.
 
     From below the kernel's ephemeral range: out of it, any outgoing connection could take a port between this answer
     and its use.
@@ -251,10 +254,28 @@ def free_ports(count: int) -> list[int]:
     ports: list[int] = []
     while len(ports) < count:
         port = random.randrange(low, high)
-        if port not in _handed_out and _can_bind(port):
+        if port not in _handed_out and _reserve(port) and _can_bind(port):
             _handed_out.add(port)
             ports.append(port)
     return ports
+
+
+@functools.cache
+def _reservations() -> int:
+    """A descriptor of the file whose byte N is locked by the process that was given port N, for as long as it lives.
+
+    Two runs of tests beside each other would else be given the same port now and then, between the look and the use.
+    """
+    path = Path(tempfile.gettempdir()) / f"consul-tgw-ports-{os.geteuid()}"
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
+def _reserve(port: int) -> bool:
+    try:
+        fcntl.lockf(_reservations(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
+        return False
+    return True
 
 
 def _can_bind(port: int) -> bool:

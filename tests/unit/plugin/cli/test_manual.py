@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -52,18 +51,6 @@ def test_pages_are_printed_and_written(tmp_path: Path, capsys: pytest.CaptureFix
     for wrong in (["nothing"], ["run", "--directory", str(tmp_path)]):
         with pytest.raises(ConfigError):
             man.main(wrong, standalone_mode=False)
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_shells_take_the_completion(shell: str) -> None:
-    command = [sys.executable, "-m", "plugin", "completion", shell]
-    script = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert "_CONSUL_TGW_COMPLETE" in script
-    if shell == "zsh":
-        assert script.startswith("#compdef consul-tgw")
-    if shutil.which(shell) is not None:
-        checked = subprocess.run([shell, "-n"], input=script, capture_output=True, text=True, check=False)
-        assert (checked.returncode, checked.stderr) == (0, "")
 
 
 def complete(words: str, begun: str = "") -> list[str]:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -127,6 +128,14 @@ def test_free_ports_are_distinct_and_can_be_bound() -> None:
 
 def test_free_ports_are_never_handed_out_twice() -> None:
     assert not set(free_ports(50)) & set(free_ports(50))
+
+
+def test_another_process_is_not_given_our_ports() -> None:
+    """As another run of tests beside this one would be, between our look and our use."""
+    (port,) = free_ports(1)
+    asks = f"from plugin.dev.processes import _reserve; print(_reserve({port}))"
+    answer = subprocess.run([sys.executable, "-c", asks], stdout=subprocess.PIPE, check=True, text=True)
+    assert answer.stdout == "False\n"
 
 
 class Recorder(Launcher):
