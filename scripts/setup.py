@@ -53,8 +53,6 @@ DEBIAN_PACKAGES: dict[str, Callable[[], object]] = {
     # Whose completion is tried.
     "zsh": lambda: shutil.which("zsh"),
     "fish": lambda: shutil.which("fish"),
-    "jq": lambda: shutil.which("jq"),
-    "iproute2": lambda: shutil.which("ip") or Path("/usr/sbin/ip").exists(),
     "man-db": lambda: shutil.which("man"),
     "less": lambda: shutil.which("less"),
 }
