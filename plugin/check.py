@@ -259,6 +259,7 @@ def _about_service(
     service = published.services.get(name)
     if service is not None:
         yield from _about_served(service, hidden=name in hidden)
+        yield from _empty_subsets(service, gateway.warnings_of(name))
     yield from (Finding("ok", text) for text in _known(facts.leaf, facts.instances))
 
 
@@ -279,6 +280,19 @@ def _about_served(service: Service, *, hidden: bool) -> Iterable[Finding]:
     for peer in importers_of(service):
         through = " through mesh gateways of this cluster" if peer in service.importers else ""
         yield Finding("ok", f"callers of peer {peer} may ask for it{through}")
+
+
+def _empty_subsets(service: Service, warnings: Iterable[str]) -> Iterable[Finding]:
+    """Subsets that no instance is in, where there are instances; those whose filter is none are told of already."""
+    told = " ".join(warnings)
+    empty = [one.subset for one in service.server_names if one.subset and not one.endpoints]
+    if len(empty) < len(service.server_names):
+        for subset in (one for one in empty if f"the subset {one!r} " not in told):
+            yield Finding(
+                "warning",
+                f"no instance of {service.name} is in the subset {subset!r}: who asks for it is refused; correct its"
+                " Filter in the service-resolver, or Meta and Tags of the instances",
+            )
 
 
 def _known(leaf: Fact[Leaf], instances: Fact[tuple[HealthEntry, ...]]) -> Iterable[str]:

@@ -111,3 +111,17 @@ async def test_no_agent_is_an_error_of_its_own() -> None:
     settings = ConsulSettings(address=f"http://127.0.0.1:{free_ports(1)[0]}")
     with pytest.raises(ConsulUnavailable):
         await check_gateway(settings, "chk-away", patience_s=2.0)
+
+
+async def test_a_subset_that_no_instance_is_in_is_told(acl_agent: ConsulAgent) -> None:
+    name = "chk-subset-db"
+    await write(acl_agent, "chk-subset", {"Name": name})
+    subsets = {"v1": {"Filter": "Service.Meta.version == v1"}, "all": {"Filter": ""}}
+    entry = {"Kind": "service-resolver", "Name": name, "DefaultSubset": "v1"}
+    await acl_agent.write_config({**entry, "Subsets": {one: subsets[one] for one in ("v1", "all")}})
+    (service,) = (await report(acl_agent, "chk-subset", rules("chk-subset", name))).services
+    (warning,) = (one.text for one in service.findings if one.level == "warning")
+    assert warning.startswith(f"no instance of {name} is in the subset 'v1': who asks for it is refused; correct")
+    await acl_agent.write_config({**entry, "DefaultSubset": "", "Subsets": {"all": subsets["all"]}})
+    (service,) = (await report(acl_agent, "chk-subset", rules("chk-subset", name))).services
+    assert [one for one in service.findings if one.level == "warning"] == []
