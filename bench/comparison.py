@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
-from functools import reduce
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial, reduce
 from pathlib import Path
 
 from bench import accounting, limits, memory, policy, scaling, steady, tools
@@ -17,7 +17,7 @@ from bench.measures import STEADY
 from bench.mesh import BenchMesh
 from bench.pace import Clock, Cost, Pace
 from bench.peers import Ghostunnel, HAProxy
-from bench.world import Plan, Progress, World
+from bench.world import Findings, Plan, Progress, World
 from plugin.dev.consul_agent import ConsulAgent
 from plugin.errors import GatewayError
 
@@ -51,31 +51,35 @@ async def run(world: World, deadline_s: float) -> None:
 async def _part(world: World, part: str, pace: Pace) -> None:
     if part in STEADY:
         for workload in STEADY[part]:
-            with _told(world, workload.title):
-                await steady.measure(world, workload, pace)
+            await attempt(
+                world.findings, workload.title, partial(steady.measure, world, workload, pace), world.progress
+            )
         return
-    with _told(world, part):
-        match part:
-            case "policy":
-                await policy.measure(world)
-            case "memory":
-                await memory.measure(world)
-            case "scaling":
-                await scaling.measure(world, pace)
-            case "limits":
-                await limits.measure(world, pace)
-            case _:
-                raise AssertionError(part)
+    others: dict[str, Callable[[], Awaitable[None]]] = {
+        "policy": partial(policy.measure, world),
+        "memory": partial(memory.measure, world),
+        "scaling": partial(scaling.measure, world, pace),
+        "limits": partial(limits.measure, world, pace),
+    }
+    await attempt(world.findings, part, others[part], world.progress)
 
 
-@contextlib.contextmanager
-def _told(world: World, what: str) -> Iterator[None]:
-    try:
-        yield
-    except (GatewayError, ValueError, TimeoutError) as error:
-        # One workload that fails must not take hours of others with it; the command says so at its end.
-        world.progress(f"FAILED: {what}: {error}")
-        world.findings.failures.append(f"{what}: {error}")
+async def attempt(
+    findings: Findings, what: str, measure: Callable[[], Awaitable[None]], progress: Progress, tries: int = 2
+) -> None:
+    """Measure, and once more when that fails: one workload must not take a whole run with it. Both are told."""
+    for left in reversed(range(tries)):
+        try:
+            await measure()
+        except (GatewayError, ValueError, TimeoutError) as error:
+            progress(f"FAILED: {what}: {error}")
+            told = f"{what}: {error}".replace("\n", "; ")
+            if left:
+                findings.remarks.append(f"failed once, and was measured again: {told}")
+            else:
+                findings.failures.append(told)
+        else:
+            return
 
 
 def _costs(world: World) -> dict[str, Cost]:
