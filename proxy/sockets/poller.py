@@ -123,12 +123,15 @@ class Poller(selectors.EpollSelector):
             interest.writer = None
 
     def forget(self, descriptor: int) -> None:
-        """To be called before the descriptor is closed: closing removes it from the kernel's set."""
-        self._interests.pop(descriptor, None)
+        """To be called before the descriptor is closed: closing removes it from the kernel's set.
+
+        Also by a callback of this descriptor: what else was reported of it is then told to nobody."""
+        if (interest := self._interests.pop(descriptor, None)) is not None:
+            interest.reader = interest.writer = None
 
     def close_socket(self, one: socket.socket) -> None:
         """Forget and close. Sockets that were ever waited for are closed only so: their numbers come back soon."""
-        self._interests.pop(one.fileno(), None)
+        self.forget(one.fileno())
         one.close()
 
     def _interest(self, descriptor: int) -> _Interest:
@@ -141,7 +144,7 @@ class Poller(selectors.EpollSelector):
         wanted = (_IN if interest.reader else 0) | (_OUT if interest.writer else 0)
         if not wanted and interest.lost is not None:
             wanted = select.EPOLLONESHOT  # with nothing but this flag the kernel reports a broken connection, once
-        told, interest.mask = interest.mask, wanted
+        told = interest.mask
         if wanted == told:
             return
         if not wanted:
@@ -154,6 +157,8 @@ class Poller(selectors.EpollSelector):
             self._epoll.modify(descriptor, wanted)
         else:
             self._epoll.register(descriptor, wanted)
+        # Only now: what the kernel has refused must be told it again, when the number is another socket's.
+        interest.mask = wanted
 
     def _dispatch(self, descriptor: int, interest: _Interest, events: int) -> None:
         called = False  # something was reported that nobody wants

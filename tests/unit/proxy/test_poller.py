@@ -102,6 +102,41 @@ async def test_a_number_that_comes_back_is_another_socket(poller: Poller, pair: 
 
 
 @in_its_loop
+async def test_who_closes_a_socket_while_it_is_reported_is_not_called_for_it_again(poller: Poller, pair: Pair) -> None:
+    """Readable and writable are reported together. The number is then free for another socket, which must be heard."""
+    number = pair[0].fileno()
+    called: list[str] = []
+
+    def reads() -> None:
+        called.append("reader")
+        poller.close_socket(pair[0])
+
+    poller.on_readable(number, reads)
+    poller.on_writable(number, lambda: called.append("writer"))
+    pair[1].send(b"x")
+    await eventually(lambda: called)
+    await asyncio.sleep(0)
+    assert called == ["reader"]
+
+
+@in_its_loop
+async def test_what_the_kernel_did_not_take_is_not_taken_for_registered(poller: Poller, pair: Pair) -> None:
+    number = pair[0].fileno()
+    pair[0].close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        poller.on_readable(number, lambda: None)
+    again, writer = socket.socketpair()
+    assert number in (again.fileno(), writer.fileno())
+    reading, writing = (again, writer) if again.fileno() == number else (writer, again)
+    writing.send(b"x")
+    seen: list[bytes] = []
+    poller.on_readable(number, lambda: seen.append(reading.recv(9)))
+    await eventually(lambda: seen == [b"x"])
+    for one in (again, writer):
+        poller.close_socket(one)
+
+
+@in_its_loop
 async def test_a_bug_in_one_callback_ends_what_it_belongs_to_and_nothing_else(poller: Poller, pair: Pair) -> None:
     loop = asyncio.get_running_loop()
     reported: list[object] = []
