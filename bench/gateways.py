@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from pathlib import Path
 from typing import Protocol
@@ -74,6 +75,11 @@ class EnvoyGateway:
         return accounting.family(self._launcher.pid)
 
 
+def own_settings() -> dict[str, str]:
+    """What our environment says to this gateway; the agent leaves it out together with what it says to Consul."""
+    return {name: value for name, value in os.environ.items() if name.startswith("CONSUL_TGW_")}
+
+
 class OurGateway:
     """``consul-tgw run``, with as many workers.
 
@@ -114,7 +120,7 @@ class OurGateway:
                 f"--runtime-dir={runtime_dir}",
             ],
             self._agent.work_dir / f"{self.name}.log",
-            environment=self._agent.cli_environment(),
+            environment={**self._agent.cli_environment(), **own_settings()},
             folder=_PROJECT,
         )
         await self._child.started(self._is_ready)

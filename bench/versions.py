@@ -8,6 +8,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import sys
 from pathlib import Path
 
 from OpenSSL import SSL
@@ -16,7 +17,6 @@ from bench import accounting, tools
 from plugin.dev import locate
 from plugin.dev.processes import run
 from plugin.errors import StartError
-from proxy.sockets import relay
 from scripts.build_consul import find_go
 
 _PROJECT = Path(__file__).resolve().parent.parent
@@ -45,13 +45,14 @@ async def machine(*, peers: bool) -> dict[str, str]:
 
 
 async def _ours() -> str:
-    """The version, the commit that it is at, and how its data plane is run."""
+    """The version and the commit that it is at, and what it says of its code."""
     commit = ""
     with contextlib.suppress(StartError):
         commit = (await run(["git", "describe", "--always", "--dirty"], folder=_PROJECT)).strip()
-    compiled = not str(relay.__file__).endswith(".py")
+    said = await run([sys.executable, "-m", "plugin", "version"], folder=_PROJECT)
+    code = [line for line in said.splitlines() if line.startswith("workers ")]
     version = importlib.metadata.version("consul-tgw")
-    return f"{version}{f' at {commit}' if commit else ''}, data plane {'compiled' if compiled else 'interpreted'}"
+    return ", ".join([f"{version} at {commit}" if commit else version, *code])
 
 
 async def _haproxy(program: Path) -> str:
