@@ -56,7 +56,10 @@ def certs(
         body = msgspec.json.encode(CertificateList(tuple(shown), listed.problems))
         click.echo(msgspec.json.format(body, indent=2).decode())
     else:
-        console().print(_table(shown, time.time()))
+        if shown or not expiring_in:
+            console().print(_table(shown, time.time()))
+        else:
+            console().print(f"Nothing ends within {expiring_in}.")
         for problem in listed.problems:
             console().print(f"[yellow]{escape(problem)}[/]")
     return EXIT_EXPIRING if within_s is not None and shown else 0

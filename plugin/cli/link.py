@@ -9,15 +9,13 @@ from typing import Any
 
 import click
 
+from plugin.cli.follow_options import follow_options
 from plugin.cli.link_output import EXIT_CODES, Planner, Showing, WaitFor, perform
-from plugin.cli.seconds_option import seconds_option
 from plugin.consul.client import ConsulClient
 from plugin.linking.edit import Refused
 from plugin.linking.plan import Plan, plan_link
-from plugin.linking.request import DEFAULT_GATEWAY, LinkRequest, parse_target
+from plugin.linking.request import LinkRequest, parse_target
 from plugin.linking.writer import callers_by_default, find
-
-WAIT_S = 30.0
 
 
 @click.command(
@@ -31,22 +29,14 @@ WAIT_S = 30.0
 @click.option("--cert", "cert_file", default="", metavar="FILE", help="The gateway's client certificate for it.")
 @click.option("--key", "key_file", default="", metavar="FILE", help="The private key of --cert.")
 @click.option("--sni", default="", metavar="NAME", help="The name to ask for, and to find in its certificate.")
-@click.option(
-    "--gateway", default=DEFAULT_GATEWAY, show_default=True, metavar="NAME", help="Service name of the gateway."
-)
 @click.option("--create", is_flag=True, help="Create the gateway's terminating-gateway entry if there is none.")
 @click.option("--node", default="", metavar="NAME", help="Catalog node of the instance. [default: external-ADDRESS]")
 @click.option("--id", "instance_id", default="", metavar="ID", help="ID of the instance. [default: NAME]")
 @click.option("--replace", "replaces", is_flag=True, help="Replace a link, an instance or an intention that differs.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option(
     "--hcl", "as_hcl", is_flag=True, help="Print config entries as HCL and registration as JSON; write nothing."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@seconds_option("--wait", "wait_s", default=WAIT_S)
-@click.option("--no-wait", is_flag=True, help="Do not ask the gateway on this host whether it serves the service.")
-@click.option("--admin-address", default="", metavar="IP:PORT", help="Where the gateway's admin pages are.")
-@click.option("--runtime-dir", type=click.Path(path_type=Path), help="Where the gateway keeps its runtime files.")
+@follow_options
 def link(
     dry_run: bool,
     as_hcl: bool,

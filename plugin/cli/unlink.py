@@ -6,13 +6,12 @@ from pathlib import Path
 
 import click
 
-from plugin.cli.link import WAIT_S
+from plugin.cli.follow_options import follow_options
 from plugin.cli.link_output import EXIT_CODES, Showing, WaitFor, perform
-from plugin.cli.seconds_option import seconds_option
 from plugin.consul.client import ConsulClient
 from plugin.linking.edit import Refused
 from plugin.linking.plan import Plan, plan_unlink
-from plugin.linking.request import DEFAULT_GATEWAY, name_reasons
+from plugin.linking.request import name_reasons
 from plugin.linking.writer import find
 
 
@@ -21,16 +20,8 @@ from plugin.linking.writer import find
     short_help="Take an external service out of a gateway; --purge removes it all.",
 )
 @click.argument("name")
-@click.option(
-    "--gateway", default=DEFAULT_GATEWAY, show_default=True, metavar="NAME", help="Service name of the gateway."
-)
 @click.option("--purge", is_flag=True, help="Also remove the instances and intentions that `link` has written.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@seconds_option("--wait", "wait_s", default=WAIT_S)
-@click.option("--no-wait", is_flag=True, help="Do not ask the gateway on this host whether it has followed.")
-@click.option("--admin-address", default="", metavar="IP:PORT", help="Where the gateway's admin pages are.")
-@click.option("--runtime-dir", type=click.Path(path_type=Path), help="Where the gateway keeps its runtime files.")
+@follow_options
 def unlink(
     name: str,
     gateway: str,
