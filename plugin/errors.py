@@ -6,6 +6,7 @@
     ├── ConfigError             the operator: a flag, a variable, a file
     ├── ConsulError
     │   ├── ConsulUnavailable   nobody: retried for ever, the last known state stays in force
+    │   │   ├── ConsulBusy      nobody: it signs no more leaves in this second
     │   │   └── ConsulReplaced  the operator: another Consul answers, which does not know this gateway
     │   ├── ConsulForbidden     the operator: names the ACL rule that is missing
     │   └── ConsulRejected      the operator or this program: Consul understood the request and refused it
@@ -35,6 +36,10 @@ class ConsulError(GatewayError):
 
 class ConsulUnavailable(ConsulError):
     """No usable answer: refused, timed out, 5xx, 429, or a body that is not what the endpoint promises."""
+
+
+class ConsulBusy(ConsulUnavailable):
+    """The servers are there and have reached a limit of their own (``csr_max_per_second``): ask again."""
 
 
 class ConsulReplaced(ConsulUnavailable):

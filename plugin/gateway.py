@@ -22,6 +22,7 @@ from plugin.assemble.intentions import decode_intentions, requirements_of
 from plugin.assemble.links import WILDCARD
 from plugin.assemble.token_providers import answered, token_providers
 from plugin.consul.api import AccessLogs
+from plugin.errors import ConsulBusy
 from plugin.events.updates import UpdateStory
 from plugin.facts import Fact, MeshFacts, ServiceFacts
 from plugin.observe.store import Changes, FactStore
@@ -350,7 +351,10 @@ def _answered(facts: ServiceFacts) -> bool:
     paths = {path for path in (facts.link.ca_file, facts.link.cert_file, facts.link.key_file) if path}
     names = hostnames(facts.instances.value or (), facts.defaults.value)
     complete = paths <= facts.files.keys() and names <= facts.addresses.keys()
-    return complete and all(fact.known or fact.problem is not None for fact in facts_of(facts))
+    # A signature that has to wait for its turn is on its way.
+    return complete and all(
+        fact.known or not (fact.problem is None or isinstance(fact.problem, ConsulBusy)) for fact in facts_of(facts)
+    )
 
 
 def _same_values(new: MeshFacts, old: MeshFacts | None) -> bool:

@@ -12,7 +12,7 @@ import msgspec
 from rich.console import Console
 
 from bench import versions
-from bench.scale import page
+from bench.scale import capacity, page
 from bench.scale.run import FULL, QUICK, Outcome, finish
 from plugin.errors import GatewayError
 
@@ -57,6 +57,7 @@ def main(quick: bool, folder: Path | None, former: Path | None) -> None:
     for name, drawing in page.pictures(outcome).items():
         (_DOCS / "pictures" / name).write_text(drawing)
     (_DOCS / "scale.md").write_text(text)
+    (_DOCS / "capacity.md").write_text(capacity.page(outcome))
     console.print(f"Page: {_DOCS / 'scale.md'}", soft_wrap=True)
 
 

@@ -47,14 +47,14 @@ class Canary:
             if writer is not None:
                 writer.transport.abort()
 
-    async def until(self, let_in: bool) -> float:
-        """Milliseconds until it is so. :raises StartError: when that takes longer than ``EFFECT_DEADLINE_S``."""
+    async def until(self, let_in: bool, deadline_s: float = EFFECT_DEADLINE_S) -> None:
+        """Return when it is so. :raises StartError: when that takes longer than ``deadline_s``."""
         began_s = time.perf_counter()
         while await self.is_let_in() is not let_in:
-            if time.perf_counter() - began_s > EFFECT_DEADLINE_S:
-                raise StartError(f"{self.server_name} saw no effect of a change within {EFFECT_DEADLINE_S:.0f} s")
+            if time.perf_counter() - began_s > deadline_s:
+                state = "let in" if let_in else "refused"
+                raise StartError(f"a client of {self.server_name} was not {state} within {deadline_s:.0f} s")
             await asyncio.sleep(_TRY_EACH_S)
-        return (time.perf_counter() - began_s) * 1000
 
     async def follow(self, write: Callable[[bool], Awaitable[None]], *, samples: int, at_most_s: float) -> list[float]:
         """Deny and allow in turns; milliseconds from just before each write until its effect. Fewer than ``samples``

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from bench.generator import Identity
 from bench.scale.canary import Canary
 from bench.scale.costs import Cost, Meter, connections_to, cpu_ms
-from bench.scale.fleet import INSTANCES, Fleet, service
-from bench.scale.subjects import Ours, Subject
+from bench.scale.fleet import Fleet, service
+from bench.scale.subjects import READY_DEADLINE_S, Ours, Subject
 from plugin.dev.processes import run
 
 CLIENT, OTHER = "scale-client", "scale-other"
@@ -38,7 +38,7 @@ class Figures:
     ready_s: float = 0.0
     """Until all services are served."""
     again_s: float | None = None
-    """The same for a restart: the agent has every leaf."""
+    """The same for a start after that: the agent has every leaf."""
     start: Cost | None = None
     """Until all are served."""
     memory_mib: dict[str, float] = field(default_factory=dict)
@@ -62,7 +62,6 @@ class Course:
 
     idle_s: float
     storm: bool
-    restart: bool
 
 
 async def measure(
@@ -75,13 +74,13 @@ async def measure(
     agent = fleet.agent
     assert agent.child is not None
     before = Meter(lambda: (), agent.child.pid)
-    figures.ready_s = await subject.start(len(linked))
+    canary = _canary(subject, fleet, linked, identity)
     try:
+        figures.ready_s = await _started(subject, canary, len(linked))
         figures.start = Cost(cpu_ms(subject.processes()), before.read().agent)
-        if course.restart:
-            progress(f"{what}: start again")
-            await subject.stop()
-            figures.again_s = await subject.start(len(linked))
+        progress(f"{what}: start again")
+        await subject.stop()
+        figures.again_s = await _started(subject, canary, len(linked))
         progress(f"{what}: at rest")
         await asyncio.sleep(5.0)
         figures.memory_mib = subject.memory()
@@ -93,8 +92,6 @@ async def measure(
         progress(f"{what}: single changes")
         for name, change in _single_changes(fleet, linked).items():
             figures.changes[name] = await _cost_of(change, subject, agent.child.pid, rest)
-        canary = _canary(subject, fleet, linked, identity)
-        await canary.until(True)
         progress(f"{what}: time to effect")
         figures.quiet_ms = await canary.follow(_writer(fleet, linked), samples=_SAMPLES, at_most_s=_AT_MOST_S)
         if course.storm:
@@ -105,6 +102,14 @@ async def measure(
     finally:
         await subject.stop()
     return figures
+
+
+async def _started(subject: Subject, canary: Canary, services: int) -> float:
+    """Seconds until it says that it serves all, and a client of the last one is let in."""
+    began_s = time.monotonic()
+    await subject.start(services)
+    await canary.until(True, READY_DEADLINE_S)
+    return time.monotonic() - began_s
 
 
 def _canary(subject: Subject, fleet: Fleet, linked: range, identity: Identity) -> Canary:
@@ -190,7 +195,3 @@ async def commands(subject: Ours) -> dict[str, float]:
         await run([sys.executable, "-m", "plugin", command, address])
         taken[f"consul-tgw {command}"] = time.monotonic() - began_s
     return taken
-
-
-def instances(figures: Figures) -> int:
-    return figures.services * INSTANCES

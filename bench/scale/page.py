@@ -36,6 +36,7 @@ def page(outcome: Outcome, machine: Mapping[str, str]) -> str:
         "",
         *_crowd(outcome),
         *_decisions(outcome),
+        *_many(outcome),
         "## Method",
         "",
         *words.METHOD,
@@ -62,7 +63,7 @@ def _rows(figures: Iterable[Figures]) -> dict[str, Take]:
     changes = dict.fromkeys(name for one in figures for name in one.changes)
     rows: dict[str, Take] = {
         "Start until all are served, s": lambda one: one.ready_s,
-        "The same with every leaf in the agent, s": lambda one: one.again_s if one.label == OURS else one.ready_s,
+        "The same with every leaf in the agent, s": lambda one: one.again_s,
         "CPU until then, gateway, s": lambda one: one.start.gateway / 1000 if one.start else None,
         "CPU until then, agent, s": lambda one: one.start.agent / 1000 if one.start else None,
         "Memory, all processes, MiB": lambda one: sum(one.memory_mib.values()),
@@ -196,6 +197,29 @@ def _crowd(outcome: Outcome) -> list[str]:
     for command, seconds in crowd.commands_s.items():
         lines.append(f"| `{command}`, s | {seconds:.1f} |")
     return [*lines, ""]
+
+
+def _many(outcome: Outcome) -> list[str]:
+    found = outcome.many
+    if found is None:
+        return []
+    rows = {
+        "Start until all are served, s": found.ready_s,
+        "CPU until then, gateway, s": found.cpu_s,
+        "Requests until then": found.requests,
+        "Connections to the agent, at most": found.connections,
+        **{f"Memory of the {what}, MiB": mebibytes for what, mebibytes in found.memory_mib.items()},
+    }
+    return [
+        f"## {found.services:,} services by `*`",
+        "",
+        *words.MANY,
+        "",
+        "|  |  |",
+        "|---|--:|",
+        *(f"| {what} | {_number(value)} |" for what, value in rows.items()),
+        "",
+    ]
 
 
 def _decisions(outcome: Outcome) -> list[str]:

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.generator import Generator
-from bench.scale import control, crowd
+from bench.generator import Generator, Identity
+from bench.scale import control, crowd, many
 from bench.scale.canary import Canary, identity, quantile
 from bench.scale.control import CLIENT, Course, Figures, commands
 from bench.scale.costs import memory_mib
 from bench.scale.crowd import CrowdFigures, DecisionFigures
 from bench.scale.fleet import Fleet, service
+from bench.scale.many import ManyFigures
 from bench.scale.subjects import Envoys, Ours, Subject
 from plugin.dev.consul_agent import ConsulAgent
 from plugin.errors import GatewayError
@@ -34,6 +35,8 @@ class Plan:
     workers: int
     """Of the crowd's gateway: a process may have 20,000 descriptors where this was written."""
     intentions: tuple[int, ...]
+    many: int
+    """Services on an agent that only answers."""
 
 
 FULL = Plan(
@@ -44,8 +47,11 @@ FULL = Plan(
     sources=500,
     workers=2,
     intentions=(10, 100, 1_000),
+    many=10_000,
 )
-QUICK = Plan(sizes=(60,), envoy_sizes=(60,), idle_s=2.0, crowd=200, sources=20, workers=2, intentions=(10, 50))
+QUICK = Plan(
+    sizes=(60,), envoy_sizes=(60,), idle_s=2.0, crowd=200, sources=20, workers=2, intentions=(10, 50), many=200
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,6 +59,7 @@ class Outcome:
     figures: list[Figures] = field(default_factory=list)
     crowd: CrowdFigures | None = None
     decisions: DecisionFigures | None = None
+    many: ManyFigures | None = None
     agent_mib: dict[str, float] = field(default_factory=dict)
     """Of the agent: with the catalog alone, and with the largest gateway of each kind."""
     failed: list[str] = field(default_factory=list)
@@ -65,40 +72,50 @@ async def measure(plan: Plan, folder: Path, progress: Progress) -> Outcome:
     await agent.start()
     try:
         generator = await Generator.build(folder, frozenset(os.sched_getaffinity(0)))
-        # Each size has services of its own: no leaf of them was ever signed.
-        firsts = [sum(plan.sizes[:index]) for index in range(len(plan.sizes))]
         async with (
             generator.external_services() as ports,
-            Fleet.on(agent, sum(plan.sizes), ports["echo"]) as fleet,
+            Fleet.on(agent, sum(plan.sizes) + sum(plan.envoy_sizes), ports["echo"]) as fleet,
         ):
             progress(f"writing {fleet.count:,} services into the catalog")
             await fleet.write([CLIENT])
             outcome.agent_mib["the catalog alone"] = memory_mib([_pid(agent)])
-            for first, size in zip(firsts, plan.sizes, strict=True):
-                await _size(plan, outcome, fleet, range(first, first + size), folder, progress)
+            who = await identity(agent.api, folder, CLIENT)
+            first = 0
+            for size in plan.sizes:
+                for make, sizes in ((Ours, plan.sizes), (Envoys, plan.envoy_sizes)):
+                    if size in sizes:
+                        # Services of its own: no leaf of them was ever signed.
+                        subject = make(agent, f"scale-{first}")
+                        await _one(plan, outcome, subject, fleet, range(first, first + size), who, progress)
+                        first += size
             await _policy(plan, outcome, generator, fleet, folder, progress)
     finally:
         await agent.stop()
+    try:
+        outcome.many = await many.measure(plan.many, folder, progress)
+    except GatewayError as problem:
+        outcome.failed.append(f"{plan.many:,} services on an agent that only answers: {problem}")
     return outcome
 
 
-async def _size(plan: Plan, outcome: Outcome, fleet: Fleet, linked: range, folder: Path, progress: Progress) -> None:
-    who = await identity(fleet.agent.api, folder, CLIENT)
+async def _one(
+    plan: Plan,
+    outcome: Outcome,
+    subject: Subject,
+    fleet: Fleet,
+    linked: range,
+    who: Identity,
+    progress: Progress,
+) -> None:
     size, largest = len(linked), len(linked) == max(plan.sizes)
-    kinds: list[Callable[[ConsulAgent, str], Subject]] = [Ours]
-    if size in plan.envoy_sizes:
-        kinds.append(Envoys)
-    for make in kinds:
-        subject = make(fleet.agent, f"scale-{len(outcome.figures)}-{size}")
-        await fleet.link(subject.name, [service(number) for number in linked])
-        idle_s = plan.idle_s if largest else plan.idle_s / 4
-        course = Course(idle_s=idle_s, storm=largest, restart=make is Ours)
-        try:
-            outcome.figures.append(await control.measure(subject, fleet, linked, who, course, progress))
-        except GatewayError as problem:
-            outcome.failed.append(f"{subject.label}, {size:,} services: {problem}")
-        if largest:
-            outcome.agent_mib[f"after {subject.label} with {size:,} services"] = memory_mib([_pid(fleet.agent)])
+    await fleet.link(subject.name, [service(number) for number in linked])
+    course = Course(idle_s=plan.idle_s if largest else plan.idle_s / 4, storm=largest)
+    try:
+        outcome.figures.append(await control.measure(subject, fleet, linked, who, course, progress))
+    except GatewayError as problem:
+        outcome.failed.append(f"{subject.label}, {size:,} services: {problem}")
+    if largest:
+        outcome.agent_mib[f"after {subject.label} with {size:,} services"] = memory_mib([_pid(fleet.agent)])
 
 
 async def _policy(

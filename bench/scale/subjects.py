@@ -26,8 +26,8 @@ class Subject(Protocol):
     host: str
     port: int
 
-    async def start(self, services: int) -> float:
-        """Seconds until it serves as many. :raises StartError: after ``READY_DEADLINE_S``."""
+    async def start(self, services: int) -> None:
+        """Return when it says that it serves as many. :raises StartError: after ``READY_DEADLINE_S``."""
 
     async def stop(self) -> None: ...
 
@@ -53,12 +53,11 @@ class Ours:
         )
         self.port = self.gateway.port
 
-    async def start(self, services: int) -> float:
+    async def start(self, services: int) -> None:
         began_s = time.monotonic()
         await self.gateway.start(READY_DEADLINE_S)
         while await self._served() < services:
             await _wait(began_s, f"{self.label} serves {services} services")
-        return time.monotonic() - began_s
 
     async def _served(self) -> int:
         """A look at the metrics costs the gateway something, and is only taken once it is ready."""
@@ -94,12 +93,17 @@ class Envoys:
             agent, name, self.host, self.port, concurrency=1, live_deadline_s=READY_DEADLINE_S
         )
 
-    async def start(self, services: int) -> float:
-        """Live, which it is not before its clusters are, and with a listener."""
+    async def start(self, services: int) -> None:
+        """Live, with a listener, and with a cluster for each service."""
         began_s = time.monotonic()
         await self._envoy.start()
         await self._envoy.listening(READY_DEADLINE_S)
-        return time.monotonic() - began_s
+        while await self._clusters() < services:
+            await _wait(began_s, f"{self.label} has {services} clusters")
+
+    async def _clusters(self) -> int:
+        text = await self._envoy.admin("/stats?filter=^cluster_manager.active_clusters$")
+        return int(text.partition(":")[2] or 0)
 
     async def stop(self) -> None:
         await self._envoy.stop()

@@ -9,7 +9,7 @@ from bench.scale.fleet import INSTANCES
 _WIDTH = 150
 
 
-def _markdown(text: str) -> list[str]:
+def markdown(text: str) -> list[str]:
     """Paragraphs, and list items that begin with a hyphen, are divided by empty lines; each is filled anew."""
     lines: list[str] = []
     former = ""
@@ -28,7 +28,7 @@ def _markdown(text: str) -> list[str]:
     return lines
 
 
-INTRODUCTION = _markdown(
+INTRODUCTION = markdown(
     f"""
 Written by `make scale`, which runs each gateway in turn on the same Consul agent, with the same catalog and the same
 changes. Every service has {INSTANCES} instances with a check each, and an intention. What a fleet needs follows from
@@ -36,7 +36,7 @@ these figures: [capacity.md](capacity.md). Why a change costs what it concerns:
 [070](decisions/070-a-change-costs-what-it-concerns.md).
 """
 )
-WHERE_IT_BENDS = _markdown(
+WHERE_IT_BENDS = markdown(
     """
 Both axes are logarithmic: what grows in proportion has the slope one. Where the lines bend, and why:
 
@@ -53,10 +53,18 @@ service has changed. This happens in a quarter of the time at most.
 service. Much of what a change costs the agent is that, with either gateway.
 """
 )
-METHOD = _markdown(
+MANY = markdown(
+    """
+On an agent that only answers, with every leaf at hand: what is left is the work of the gateway. A real agent adds the
+time to sign.
+"""
+)
+METHOD = markdown(
     """
 - One dev agent; the catalog holds the services of all sizes at once, and the gateways link different ones. Gateways run
-alone, one after the other, with one worker, without access log. Envoy starts after ours, when the agent has the leaves.
+alone, one after the other, with one worker, without access log, each first with services of which no leaf was ever
+signed. All are served when the gateway says so (`/api/status`; for Envoy its clusters) and a client of the last one is
+let in.
 
 - CPU is of all threads of a process (`schedstat`). What a change costs is above what idling costs in the same time;
 four changes each, two seconds apart. Memory is proportional (PSS).

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from plugin.assemble.peers import importers_of
-from plugin.consul.poller import WatchState
 from plugin.workers.counters import Dials
 from proxy.messages import Counters
 from proxy.model import Mesh, Service
 
 if TYPE_CHECKING:
+    from plugin.consul.poller import WatchState
     from plugin.workers.worker import Worker
 
 

@@ -17,7 +17,7 @@ from plugin.consul.presence import Presence
 from plugin.consul.refusals import Refusals
 from plugin.consul.transport import MARGIN_S, MAX_CONNECTIONS, UNREADABLE, Reply, Transport
 from plugin.consul.watch import WAIT_S
-from plugin.errors import ConsulError, ConsulRejected, ConsulUnavailable
+from plugin.errors import ConsulBusy, ConsulError, ConsulRejected, ConsulUnavailable
 from plugin.settings import ConsulSettings
 from proxy.model import ServiceName
 
@@ -95,6 +95,9 @@ class ConsulClient(base.Consul):
         cluster = await self.presence.admit()
         try:
             reply = await self.transport.request(method, path, params, body=body, timeout_s=timeout_s)
+        except ConsulBusy:
+            await self.presence.believe(cluster)
+            raise
         except ConsulUnavailable:
             self.presence.doubt()
             raise

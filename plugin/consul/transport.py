@@ -21,7 +21,7 @@ import yarl
 from consul import base
 
 from plugin.consul import endpoints
-from plugin.errors import ConfigError, ConsulForbidden, ConsulRejected, ConsulUnavailable, UnknownKind
+from plugin.errors import ConfigError, ConsulBusy, ConsulForbidden, ConsulRejected, ConsulUnavailable, UnknownKind
 from plugin.settings import ConsulSettings
 
 logger = logging.getLogger(__name__)
@@ -40,6 +40,7 @@ UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _QUOTED_LENGTH = 300
 _UNAVAILABLE = frozenset({408, 429})
 _UNKNOWN_KIND = "invalid config entry kind"
+_RATE_LIMITED = "Rate limit reached"
 _NO_PEERING = "peering must be enabled"
 _REFUSED_AS_500 = (
     "does not have associated TTL",
@@ -381,6 +382,8 @@ def _check(method: str, path: str, params: tuple[tuple[str, str], ...], reply: R
         raise UnknownKind(f"this Consul has no such kind of config entry ({text})", status)
     if any(known in text for known in _REFUSED_AS_500):
         raise ConsulRejected(said, status)
+    if _RATE_LIMITED in text:
+        raise ConsulBusy(said)
     if status >= 500 or status in _UNAVAILABLE:
         raise ConsulUnavailable(said)
     raise ConsulRejected(said, status)

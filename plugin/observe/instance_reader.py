@@ -40,6 +40,8 @@ SWEEP_REQUESTS = 4
 """At a time."""
 TURNED_REQUESTS = 2
 """At a time, of services whose checks have turned."""
+QUIET_SWEEP_S = 300.0
+"""How long the services without a query of their own are not read while Consul says of no change."""
 FORBIDDEN_RETRY_S = 1.0
 FORBIDDEN_PER_S = 5.0
 """With many forbidden names the pause grows, so that no more than this many are asked for each second."""
@@ -139,6 +141,8 @@ class _Shared:
         self._members: dict[ServiceName, _Member] = {}
         self._confirmed_s: float | None = None
         """When any of them was confirmed last, monotonic."""
+        self._all_asked_s = 0.0
+        """When all of them were to be read last, monotonic."""
         self._sweep = Sweep(client, "instances", self._read, at_a_time=SWEEP_REQUESTS)
         self._at_once = Sweep(client, "instances", self._read, at_a_time=TURNED_REQUESTS, pause_s=0.0, rest=1.0)
         self._forbidden: set[ServiceName] = set()
@@ -163,7 +167,7 @@ class _Shared:
         self._any_service.ask_afresh()
         self._checks.ask_afresh()
         self._ask_forbidden.set()
-        self._sweep.ask(self._members)
+        self._ask_all()
 
     def retry_now(self) -> None:
         self._any_service.retry_now()
@@ -184,8 +188,14 @@ class _Shared:
             group.create_task(self._any_service.run(), name=self._any_service.name)
             group.create_task(self._checks.run(), name="failing checks")
 
-    def _signalled(self, _: News[bytes]) -> None:
-        # Also when a wait ended without news: what the token may read changes without the index.
+    def _signalled(self, news: News[bytes]) -> None:
+        # At times also when a wait ended without news: what the token may read changes without the index, and is mostly
+        # noticed otherwise.
+        if news.woken or time.monotonic() - self._all_asked_s > QUIET_SWEEP_S:
+            self._ask_all()
+
+    def _ask_all(self) -> None:
+        self._all_asked_s = time.monotonic()
         self._sweep.ask(self._members)
 
     def _signal_failed(self, problem: GatewayError) -> None:

@@ -18,7 +18,15 @@ from plugin.consul import endpoints
 from plugin.consul import transport as transport_module
 from plugin.consul.transport import Token, Transport
 from plugin.dev.pki import Authority
-from plugin.errors import ConfigError, ConsulForbidden, ConsulRejected, ConsulUnavailable, GatewayError, UnknownKind
+from plugin.errors import (
+    ConfigError,
+    ConsulBusy,
+    ConsulForbidden,
+    ConsulRejected,
+    ConsulUnavailable,
+    GatewayError,
+    UnknownKind,
+)
 from plugin.settings import ConsulSettings
 from tests.support.fake_consul import Answer, FakeConsul, body, silent, status, torn
 
@@ -35,7 +43,7 @@ PATH = "/v1/health/service/db"
         (500, "invalid config entry kind: mesh", UnknownKind),
         (500, 'CheckID "x" does not have associated TTL', ConsulRejected),
         (500, "No cluster leader", ConsulUnavailable),
-        (429, "Rate limit reached, try again later", ConsulUnavailable),
+        (429, "Rate limit reached, try again later", ConsulBusy),
         (503, "", ConsulUnavailable),
         (302, "", ConsulRejected),
     ],

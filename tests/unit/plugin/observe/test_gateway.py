@@ -19,7 +19,7 @@ from plugin.consul.api import (
     ServiceResolver,
     TerminatingGatewayEntry,
 )
-from plugin.errors import ConsulForbidden
+from plugin.errors import ConsulBusy, ConsulForbidden
 from plugin.facts import ServiceFacts
 from plugin.gateway import Gateway
 from plugin.observe.needs import Needs
@@ -304,3 +304,18 @@ async def test_the_first_state_waits_as_long_as_services_go_on_coming(
     clock.now_s = began_s + 18.0
     assert rig.gateway._patience_left_s() == 2.0
     assert not rig.published.complete
+
+
+async def test_a_leaf_that_waits_for_its_turn_is_awaited_and_one_that_is_refused_is_not(rig: Rig) -> None:
+    """Consul signs so many leaves a second for all of its clients."""
+    rig.learn_mesh()
+    rig.link(LinkedService(name="a"), LinkedService(name="b"))
+    rig.learn(A)
+    rig.store.instances(B).learned(())
+    rig.store.intentions(B).learned(())
+    rig.store.leaf(B).failed(ConsulBusy("Rate limit reached, try again later"))
+    await eventually(lambda: A in rig.published.services)
+    await rig.settled()
+    assert not rig.published.complete
+    rig.store.leaf(B).failed(ConsulForbidden("Permission denied"))
+    await eventually(lambda: rig.published.complete)
