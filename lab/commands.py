@@ -95,8 +95,9 @@ def check(folder: Path) -> None:
 @click.argument("host")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def shell(folder: Path, host: str, command: tuple[str, ...]) -> None:
-    """A shell on HOST, or COMMAND in it."""
-    hosts = keeping.running(folder).hosts
+    """A shell on HOST, or COMMAND in it. The host `switch` has the networks, as bridges."""
+    running = keeping.running(folder)
+    hosts = running.hosts | {running.switch.name: running.switch}
     if host not in hosts:
         raise click.ClickException(f"there is no host {host}: {', '.join(hosts)}")
     inside = hosts[host].command(*(command or ("bash", "-l")))

@@ -7,6 +7,7 @@ it: processes, mounts and network devices have no names outside, so nothing can 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Awaitable, Mapping, Sequence
@@ -22,6 +23,7 @@ T = TypeVar("T")
 _INIT = Path(__file__).resolve().parent / "host.sh"
 _UNSHARE = ("unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_STOP_DEADLINE_S = 30.0
 RUN_DEADLINE_S = 120.0
 """How long a command in a host may take: a script waits for Consul by itself, and says what it has waited for."""
 
@@ -92,9 +94,17 @@ class Namespaces(Launcher):
         await self._child.started(lambda: ready.exists() and ready.read_text() == "ready\n")
 
     async def stop(self) -> None:
-        if self._child is not None:
-            await self._child.kill()
-            self._child = None
+        """Returns when nothing of it is left."""
+        if self._child is None:
+            return
+        first = None
+        with contextlib.suppress(StartError):
+            first = self.inside().pid
+        await self._child.kill()
+        self._child = None
+        if first is not None:
+            # The kernel ends all others before the first process is a zombie: pid_namespaces(7).
+            await processes.wait_until(lambda: _has_ended(first), _STOP_DEADLINE_S, what=f"{self.name} has ended")
 
     def inside(self) -> Inside:
         """:raises StartError: when it does not run."""
@@ -106,6 +116,14 @@ class Namespaces(Launcher):
             except (OSError, IndexError):
                 pass
         raise StartError(f"the host {self.name} does not run")
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        # proc(5): the state comes after the command, which is in parentheses and may hold spaces.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def plain_environment() -> dict[str, str]:
