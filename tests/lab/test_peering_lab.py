@@ -80,6 +80,13 @@ async def test_scripts_change_nothing_that_is_as_it_should_be(peering_lab: Lab, 
     assert await actors.application.reaches(DATABASE)
 
 
+async def test_web_shows_its_own_users_what_it_was_told(actors: Actors) -> None:
+    await actors.allow(HTTP)
+    await actors.until_reached(HTTP)
+    page = await actors.application.host.run("curl", "-sSf", "-m", "10", "http://127.0.0.1/front")
+    assert page.startswith("legacy-http of legacy-1, asked for /front by ")
+
+
 async def _services(actors: Actors, host: str) -> str:
     """Which process each service is."""
     listed = await actors.running.hosts[host].run("bash", "-c", "sv status /etc/sv/*/ 2>&1 | sed 's/) .*/)/'")

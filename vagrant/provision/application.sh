@@ -75,6 +75,8 @@ http {
         listen 80;
         location / {
             proxy_pass http://127.0.0.1:8080;
+            # Envoy takes no HTTP/1.0, which is what nginx speaks by default.
+            proxy_http_version 1.1;
             proxy_set_header Host legacy-http;
         }
     }
