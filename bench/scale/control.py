@@ -25,7 +25,7 @@ STORM_PER_S = 100.0
 _CHANGES = 4
 _BETWEEN_S = 2.0
 _SAMPLES = 20
-_AT_MOST_S = 15.0
+_AT_MOST_S = 12.0
 _COMMANDS = ("status", "certs", "connections")
 
 Progress = Callable[[str], None]

@@ -29,7 +29,7 @@ class Plan:
     """Numbers of linked services."""
     envoy_sizes: tuple[int, ...]
     idle_s: float
-    """At rest, for the largest size; the others get a quarter."""
+    """At rest, for the largest size; the others get a sixth."""
     crowd: int
     sources: int
     workers: int
@@ -109,7 +109,7 @@ async def _one(
 ) -> None:
     size, largest = len(linked), len(linked) == max(plan.sizes)
     await fleet.link(subject.name, [service(number) for number in linked])
-    course = Course(idle_s=plan.idle_s if largest else plan.idle_s / 4, storm=largest)
+    course = Course(idle_s=plan.idle_s if largest else plan.idle_s / 6, storm=largest)
     try:
         outcome.figures.append(await control.measure(subject, fleet, linked, who, course, progress))
     except GatewayError as problem:

@@ -15,7 +15,7 @@ from plugin.dev.gateway import Gateway
 from plugin.dev.processes import free_ports
 from plugin.errors import StartError
 
-READY_DEADLINE_S = 400.0
+READY_DEADLINE_S = 240.0
 _LOOK_EACH_S = 0.2
 
 

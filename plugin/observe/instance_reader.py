@@ -193,6 +193,9 @@ class _Shared:
         # noticed otherwise.
         if news.woken or time.monotonic() - self._all_asked_s > QUIET_SWEEP_S:
             self._ask_all()
+        elif self._confirmed_s is not None and self._sweep.idle and self._at_once.idle:
+            # Consul says that what was read is as it was.
+            self._confirmed_s = time.monotonic()
 
     def _ask_all(self) -> None:
         self._all_asked_s = time.monotonic()

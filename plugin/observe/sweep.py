@@ -40,6 +40,7 @@ class Sweep:
         self._what = what
         self._read = read
         self._due: set[ServiceName] = set()
+        self._reading = False
         self._wake = asyncio.Event()
         self._backoff = Backoff()
         self._requests = asyncio.Semaphore(at_a_time)
@@ -56,6 +57,11 @@ class Sweep:
     def discard(self, name: ServiceName) -> None:
         self._due.discard(name)
 
+    @property
+    def idle(self) -> bool:
+        """Nothing is due, and nothing is being read."""
+        return not self._due and not self._reading
+
     async def run(self) -> None:
         """For ever."""
         while True:
@@ -64,8 +70,10 @@ class Sweep:
             began_s = time.monotonic()
             due = sorted(self._due)
             self._due.clear()
+            self._reading = True
             async with asyncio.TaskGroup() as group:
                 reads = [group.create_task(self._limited(name), name=f"{self._what} of {name}") for name in due]
+            self._reading = False
             problems = [problem for read in reads if (problem := read.result()) is not None]
             if problems:
                 self._wake.set()

@@ -235,3 +235,26 @@ async def test_a_read_after_a_turned_check_that_fails_is_repeated(fake: FakeCons
         fake.fail(endpoints.health("db"), status(500, "no leader"))
         await fake.put(endpoints.health_state("critical"), [check("db")])
         await eventually(lambda: ports(store, "db") == [2])
+
+
+async def test_a_quiet_consul_confirms_what_was_read_without_being_asked_for_it_again(fake: FakeConsul) -> None:
+    """The age of the state must not grow because nothing happens: with --max-state-age it would close the door."""
+    fake.values[endpoints.health("db")] = rows("db", 1)
+    for state in ("critical", "warning"):
+        fake.values[endpoints.health_state(state)] = []
+    fake.values[endpoints.CATALOG_SERVICES] = {}
+    store = FactStore()
+    async with ConsulClient(fake.settings) as client:
+        client.wait_s = 0.2
+        reader = InstanceReader(client, store, own_queries=0)
+        store.subscribe_links(reader.linked)
+        store.entry.learned(entry("db"))
+        task = asyncio.get_running_loop().create_task(reader.run())
+        await eventually(lambda: ports(store, "db") == [1] and len(health_reads(fake)) == 2)
+        confirmed_s = reader._shared._confirmed_s
+        assert confirmed_s is not None
+        await eventually(lambda: (reader._shared._confirmed_s or 0.0) > confirmed_s + 0.2)
+        assert len(health_reads(fake)) == 2
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
