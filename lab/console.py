@@ -27,6 +27,8 @@ def show_coming_up(console: Console, states: Iterable[State]) -> None:
         for state in states:
             live.update(_parts(state))
             seconds = state.seconds
+    if not console.is_terminal:
+        console.line()  # which Live leaves out there
     console.print(f"The lab is up, after {seconds:.0f} s.")
 
 
