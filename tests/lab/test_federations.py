@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from lab import topology
-from lab.actors import Actors
+from lab.actors import DATABASE, HTTP, Actors
 from lab.faults import FAULTS
 from lab.lab import Lab
 from lab.proofs import PROOFS
@@ -38,4 +38,8 @@ async def federated(request: pytest.FixtureRequest, tmp_path_factory: pytest.Tem
 
 async def test_it_holds(federated: Actors, name: str) -> None:
     """In order: they build on each other, and each says itself what has to hold."""
+    if name in FAULTS:
+        for service in (DATABASE, HTTP):
+            await federated.allow(service)
+            await federated.until_reached(service)
     await (PROOFS | FAULTS)[name](federated)
