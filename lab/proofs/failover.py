@@ -47,12 +47,12 @@ async def another_terminating_gateway_takes_over(actors: Actors) -> str:
 async def another_mesh_gateway_takes_over(actors: Actors) -> str:
     """One on each side is ended; the way is over the others.
 
-    Where servers meet through mesh gateways too, it is one in all: with both gone at once, word of that is itself sent
-    to gateways that are gone, and it takes Consul more than a minute until nobody is.
+    Only on the gateways' side where datacenters are federated: a sidecar's own mesh gateways are healthy to it there as
+    long as the service behind them is, and one that died gets its share of connections until it is deregistered.
     """
     topology, hosts = actors.running.topology, actors.running.hosts
     far, near = await without_the_peering(actors)
-    killed = (near,) if actors.running.federation is Federation.GATEWAYS else (far, near)
+    killed = (far, near) if actors.running.federation is Federation.PEERING else (near,)
     since = time.monotonic()
     for name in killed:
         await kill(hosts[name], "mesh-gateway", "envoy")
