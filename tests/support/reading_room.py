@@ -44,6 +44,7 @@ CONNECTION = "0-17"
 MIGRATION = "docs/migration-from-envoy.md"
 MAIL_UPSTREAM = 9292
 """Of the sidecar of ``web``: an echo."""
+LEAVING_S = 60.0
 DEADLINE_S = 240.0
 KEY = SigningKey("login")
 NETWORK = "ip link set lo up && " + " && ".join(f"ip address add {one}/32 dev lo" for one in ADDRESSES)
@@ -129,15 +130,22 @@ class Room:
 
     async def _migrate(self, terminals: Terminals, steps: list[Command]) -> None:
         """Beginning with Envoy's gateway alone, under traffic: not one connection may be lost on the way."""
-        if self.gateway is not None:
-            await self.gateway.terminate()
-            self.gateway = None
+        await self.end_gateway()
         # Not those that Envoy's gateway cannot serve: it would wait for them with all the others.
         await _write_links(self.agent, [{"Name": name} for name in ("billing-db", "mail")])
         await terminals.run(steps[:1])
         async with Traffic(MAIL_UPSTREAM) as traffic:
             await terminals.run(steps[1:])
         traffic.check()
+
+    async def end_gateway(self) -> None:
+        """It leaves Consul: a check that stayed behind would be one of Envoy's gateway, which has the same ID."""
+        for connection in self.held:
+            connection.close()
+        self.held.clear()
+        if self.gateway is not None:
+            await self.gateway.terminate(LEAVING_S * SCALE)
+            self.gateway = None
 
     async def _start_gateway(self) -> None:
         """As pages have it, with services in all the states that they speak of."""
@@ -305,10 +313,7 @@ async def prepared(folder: Path) -> AsyncIterator[Room]:
         try:
             yield room
         finally:
-            for connection in room.held:
-                connection.close()
-            if room.gateway is not None:
-                await room.gateway.terminate()
+            await room.end_gateway()
 
 
 async def main(folder: Path) -> None:
