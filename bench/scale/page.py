@@ -67,7 +67,7 @@ def _rows(figures: Iterable[Figures]) -> dict[str, Take]:
         "CPU until then, gateway, s": lambda one: one.start.gateway / 1000 if one.start else None,
         "CPU until then, agent, s": lambda one: one.start.agent / 1000 if one.start else None,
         "Memory, all processes, MiB": lambda one: sum(one.memory_mib.values()),
-        "Connections to the agent": lambda one: one.connections,
+        "Connections to the agent": lambda one: one.connections or None,
         "CPU at rest, gateway, ms a second": lambda one: one.idle.gateway if one.idle else None,
         "CPU at rest, agent, ms a second": lambda one: one.idle.agent if one.idle else None,
     }

@@ -67,11 +67,11 @@ signed. All are served when the gateway says so (`/api/status`; for Envoy its cl
 let in.
 
 - CPU is of all threads of a process (`schedstat`). What a change costs is above what idling costs in the same time;
-four changes each, two seconds apart. Memory is proportional (PSS).
+four changes each, two seconds apart; 0.0 is less than what idling varies by. Memory is proportional (PSS).
 
 - Change to effect: the intention of one service is denied and allowed in turns; a client with a leaf of Consul's CA
 connects every few milliseconds until it is refused, or let in. The clock starts just before the write. The p99 of
-twenty is the longest.
+twenty is the longest, and what takes longer than a minute counts as a minute.
 
 - The storm: 100 changes a second as far as Consul takes them, intentions and checks of other linked services in turns.
 
