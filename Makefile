@@ -49,7 +49,12 @@ unit: setup ## Run the unit tests: make unit ARGS="-k name"
 
 .PHONY: real
 real: setup ## Run the tests on real sockets, a real Consul and a real Envoy
-	$(PYTEST) tests --ignore=tests/unit $(ARGS)
+	$(PYTEST) tests --ignore=tests/unit --ignore=tests/compiled $(ARGS)
+
+.PHONY: compiled
+compiled: setup ## Compile the modules of workers, and try them: tests/compiled, behaviour, smuggling (ARGS="-k name")
+	$(BIN)/python -m scripts.compiled
+	CONSUL_TGW_CODE=compiled $(PYTEST) tests/compiled tests/behaviour tests/smuggling $(ARGS)
 
 .PHONY: conformance
 conformance: setup ## Run the cases shared with Envoy's gateway and write docs/conformance.md

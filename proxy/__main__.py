@@ -8,7 +8,7 @@ import socket
 import sys
 from pathlib import Path
 
-from proxy import logs
+from proxy import compiled, logs
 from proxy.confinement import Confinement, hide_memory
 
 
@@ -27,11 +27,15 @@ def main() -> int:
         control = socket.socket(fileno=arguments.control_fd)
     except OSError as error:
         parser.error(f"--control-fd {arguments.control_fd} is not a socket: {error.strerror}")
+    try:
+        code = compiled.use()  # before anything imports what may be compiled
+    except compiled.CodeError as error:
+        parser.error(str(error))
     # Before anything loads OpenSSL, which reads it once.
     os.environ.setdefault("OPENSSL_CONF", str(Path(__file__).with_name("tls") / "openssl.cnf"))
     from proxy.worker import run
 
-    run(control, confinement)
+    run(control, confinement, code=str(code))
     return 0
 
 

@@ -180,8 +180,8 @@ class Carrier:
             self._closed(reason, detail)
         except (PeerError, UpstreamError) as error:
             self._refuse(error.reason, str(error))
-        except OSError as error:
-            self._closed(CloseReason.CLIENT_RESET, error.strerror or str(error))
+        except OSError as broken:
+            self._closed(CloseReason.CLIENT_RESET, broken.strerror or str(broken))
 
     def _settled(self, error: BaseException | None) -> None:
         """The supervisor of one connection: a bug in its handling ends that connection and is reported."""

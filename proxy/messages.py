@@ -162,6 +162,8 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
     generation: int
     listeners: tuple[str, ...] = ()
     """The addresses of its listening sockets, in the order in which their descriptors travel with this frame."""
+    code: str = ""
+    """What its modules run as, for people: compiled by what, or interpreted and why."""
 
 
 class Listening(msgspec.Struct, frozen=True, tag="listening"):

@@ -60,8 +60,9 @@ _EXIT_NOT_CONFINED = 77
 class Worker:
     """``run`` returns when the worker has nothing left to do."""
 
-    def __init__(self, poller: Poller, control: socket.socket, confinement: Confinement) -> None:
+    def __init__(self, poller: Poller, control: socket.socket, confinement: Confinement, code: str) -> None:
         self._poller = poller
+        self._code = code
         self._confinement = confinement
         self._loop = loop = poller.loop
         self._link: ControlLink | None = ControlLink(loop, control, self._on_frame, self._on_lost)
@@ -141,6 +142,7 @@ class Worker:
         # After the last file was opened; before the first thread, which is the log's, and the first client.
         problem = self._confined()
         logs.configure(start.log_level, start.log_format)
+        emit(logger, logging.INFO, "worker.code", f"worker {start.worker} runs {self._code}", worker=start.worker)
         if problem:
             emit(logger, logging.WARNING, "worker.files_open", f"files stay readable for this worker: {problem}")
         self._access_log = AccessLog(start.access_log_fd)
@@ -258,6 +260,7 @@ class Worker:
             gateway=self._start.gateway,
             generation=self._plane.routes.generation,
             listeners=tuple(listener.address for listener in self._listeners),
+            code=self._code,
         )
         return hello, [listener.socket.fileno() for listener in self._listeners]
 
@@ -357,12 +360,12 @@ def _ignore() -> None:
     """A signal that is meant for the control process."""
 
 
-def run(control: socket.socket, confinement: Confinement) -> None:
-    """Be a worker until told to stop. ``control`` is this end of the link."""
+def run(control: socket.socket, confinement: Confinement, *, code: str = "") -> None:
+    """Be a worker until told to stop. ``control`` is this end of the link; ``code`` what our modules run as."""
     _tune_memory()
     poller = Poller()
     with asyncio.Runner(loop_factory=lambda: poller.loop) as runner:
-        runner.run(Worker(poller, control, confinement).run())
+        runner.run(Worker(poller, control, confinement, code).run())
 
 
 def _tune_memory() -> None:

@@ -12,6 +12,7 @@ import hashlib
 import os
 import shutil
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -47,6 +48,10 @@ DEBIAN_PACKAGES: dict[str, Callable[[], object]] = {
     "nginx-light": lambda: _found(locate.nginx),
     # Has the server's program as well.
     "redis-tools": lambda: shutil.which("redis-cli"),
+    # For `make compiled`.
+    "gcc": lambda: shutil.which("gcc"),
+    "libc6-dev": lambda: Path("/usr/include/stdio.h").exists(),
+    "python3-dev": lambda: Path(sysconfig.get_path("include"), "Python.h").exists(),
     "shellcheck": lambda: shutil.which("shellcheck"),
     # Reads the Vagrantfile of the lab; machines take a provider as well.
     "vagrant": lambda: shutil.which("vagrant"),

@@ -78,6 +78,8 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """File descriptors at its last report; 0 while that is not known."""
     most_files: int = 0
     """As many as it may have; 0 is not known, or no limit."""
+    code: str = ""
+    """What its modules run as: compiled by what, or interpreted and why."""
     problems: tuple[str, ...] = ()
 
 
@@ -215,6 +217,7 @@ def worker_status(worker: Worker) -> WorkerStatus:
         open_connections=worker.counters.open_connections if worker.counters else 0,
         open_files=worker.counters.open_files if worker.counters else 0,
         most_files=worker.counters.most_files if worker.counters else 0,
+        code=worker.code,
         problems=tuple(f"{service or 'mesh'}: {message}" for service, message in worker.problems.items()),
     )
 

@@ -89,6 +89,8 @@ def _head(shown: Status, now_s: float) -> Table:
         table.add_row("Consul is away", f"[yellow]{escape(shown.consul_away)}[/]")
     table.add_row("state number", str(shown.generation))
     table.add_row("running", f"{duration(now_s - shown.started_at_s)}, process {shown.pid}, version {shown.version}")
+    for code in sorted({one.code for one in shown.workers if one.code}):
+        table.add_row("workers run", escape(code))
     return table
 
 

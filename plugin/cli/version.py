@@ -6,7 +6,7 @@ import platform
 
 import click
 
-from plugin.version import version_text
+from plugin.version import code_text, version_text
 
 
 @click.command()
@@ -17,3 +17,4 @@ def version() -> None:
     click.echo(f"consul-tgw {version_text()}")
     click.echo(f"python {platform.python_version()} ({platform.python_implementation()})")
     click.echo(backend.openssl_version_text())
+    click.echo(f"workers run {code_text()}")

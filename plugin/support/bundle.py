@@ -24,7 +24,7 @@ from plugin.errors import ConfigError, GatewayError
 from plugin.settings import ConsulSettings
 from plugin.support.processes import process_facts
 from plugin.support.redaction import redacted
-from plugin.version import version_text
+from plugin.version import code_text, version_text
 
 CONNECTIONS = 1_000
 _LIBRARIES = ("aiohttp", "cryptography", "google-re2", "h2", "httptools", "msgspec", "pyOpenSSL")
@@ -137,6 +137,7 @@ def _version() -> bytes:
         "platform": platform.platform(),
         "cores": os.cpu_count(),
         "libraries": libraries,
+        "workers run": code_text(),
     }
     return msgspec.json.format(msgspec.json.encode(told), indent=2)
 

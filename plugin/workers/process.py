@@ -18,6 +18,7 @@ from pathlib import Path
 
 import proxy
 from plugin.errors import StartError
+from proxy import compiled
 
 _POLL_S = 0.25
 _INHERITED = re.compile(
@@ -46,6 +47,7 @@ def worker_environment(environment: Mapping[str, str] = os.environ) -> dict[str,
     """What an interpreter needs of ours, and nothing else: whatever secret we were started with, a worker has none."""
     kept = {"GLIBC_TUNABLES": _ALLOCATOR}
     kept |= {name: value for name, value in environment.items() if _INHERITED.fullmatch(name)}
+    kept |= compiled.handed_on(environment)
     source_tree = str(Path(proxy.__file__).parent.parent)
     if source_tree not in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
         kept["PYTHONPATH"] = os.pathsep.join(filter(None, (source_tree, kept.get("PYTHONPATH", ""))))

@@ -104,6 +104,8 @@ class Worker:
         self.begun_s = time.monotonic()
         self.version = 0
         """Of its protocol; 0 until it has said hello."""
+        self.code = ""
+        """What its modules run as, for people."""
         self.sent = 0
         """The newest generation that was written to it."""
         self.applied = 0
@@ -356,6 +358,7 @@ class Worker:
 
     def _greeted(self, hello: Hello) -> None:
         self.version = hello.version
+        self.code = hello.code
         if not self.adopted and not self.driven:
             self.refused = (
                 f"speaks version {hello.version} of the protocol, and this control process version {PROTOCOL_VERSION}: "

@@ -149,8 +149,8 @@ class Exchange(RequestLife):
         except BadRequest as error:
             self._reply(Reply(error.status, str(error)), CloseReason.BAD_REQUEST, str(error))
             return
-        except Elsewhere as error:
-            self._reply(Reply(307, "", headers=((b"location", error.target),)), CloseReason.REDIRECTED, str(error))
+        except Elsewhere as there:
+            self._reply(Reply(307, "", headers=((b"location", there.target),)), CloseReason.REDIRECTED, str(there))
             return
         self.forwarded = asked
         for name, value in head.headers:

@@ -60,13 +60,13 @@ class Outlet:
         """Why lines are being lost at the moment."""
         self._cut = False
         """The last line that was written is not whole."""
-        self._thread = threading.Thread(target=self._run, name=kind.name.replace(" ", "-"), daemon=True)
-        self._thread.start()
+        self._writing = threading.Thread(target=self._run, name=kind.name.replace(" ", "-"), daemon=True)
+        self._writing.start()
 
     @property
     def ended(self) -> bool:
         """Everything is written, or lost, and a descriptor that was retired is closed."""
-        return not self._thread.is_alive()
+        return not self._writing.is_alive()
 
     def has_room(self) -> bool:
         """False when too much waits already; the line that was to come counts as lost then."""
@@ -93,7 +93,7 @@ class Outlet:
         self.stop()
 
     def join(self, timeout_s: float) -> None:
-        self._thread.join(timeout_s)
+        self._writing.join(timeout_s)
 
     def _run(self) -> None:
         while True:

@@ -56,8 +56,8 @@ def _restrict(context: SSL.Context, minimum: str, maximum: str, cipher_suites: t
     try:
         context.set_min_proto_version(_VERSIONS[minimum])
         context.set_max_proto_version(_VERSIONS[maximum])
-    except KeyError as error:
-        raise MaterialError(f"TLS version {error} is not one of {', '.join(_VERSIONS)}") from None
+    except KeyError as unknown:
+        raise MaterialError(f"TLS version {unknown} is not one of {', '.join(_VERSIONS)}") from None
     ciphers = ":".join(cipher_suites) or _CIPHERS
     if minimum in ("TLSv1_0", "TLSv1_1"):
         ciphers += ":ECDHE+AES:@SECLEVEL=0"  # OpenSSL allows these versions at security level 0 only

@@ -94,8 +94,8 @@ async def attempt(
         return await _channel(target, upstream, steps, buffers), endpoint
     except DeadlineExpired:
         failures[endpoint] = timed_out(timeout_s)
-    except OSError as error:
-        failures[endpoint] = failed(error)
+    except OSError as broken:
+        failures[endpoint] = failed(broken)
     except UpstreamError as error:
         failures[endpoint] = error
     finally:

@@ -205,7 +205,8 @@ class H1Client:
             if current.reader is None:
                 data = self._take_head(current, data)
             else:
-                data = data[current.reader.read(data, current.deliver) :]
+                taken = current.reader.read(data, current.deliver)
+                data = data[taken:]
                 if current is self._current and current.reader.done:
                     self._complete(current, data)
 

@@ -114,8 +114,8 @@ class Receiver:
             self._take(data)
         except Fault as fault:
             self.fail(fault, fault.code)
-        except DenialOfServiceError as error:
-            self.fail(error, ErrorCodes.ENHANCE_YOUR_CALM)
+        except DenialOfServiceError as flood:
+            self.fail(flood, ErrorCodes.ENHANCE_YOUR_CALM)
         except ProtocolError as error:
             self.fail(error, error.error_code)
         finally:

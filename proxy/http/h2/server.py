@@ -195,10 +195,10 @@ class H2Server(Multiplexer[H2Stream]):
             return
         try:
             head = heads.request_head(fields, end=end, longest=self.longest_head)
-        except Malformed as error:
+        except Malformed as malformed:
             self.budgets.spend(Flood.PROVOKED, self.now_s())
             self._refuse(number, ErrorCodes.PROTOCOL_ERROR, end=end)
-            self._session.on_bad_request(400, str(error))
+            self._session.on_bad_request(400, str(malformed))
             return
         except BadRequest as error:
             self.budgets.spend(Flood.PROVOKED, self.now_s())

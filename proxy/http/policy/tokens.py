@@ -130,8 +130,8 @@ class Verifier:
         provider = self.provider
         try:
             found = token_places.find(head, provider.locations)
-        except token_places.Ambiguous as error:
-            return Rejected(f"no token of {provider.name!r} can be told: {error}")
+        except token_places.Ambiguous as ambiguous:
+            return Rejected(f"no token of {provider.name!r} can be told: {ambiguous}")
         if found is None:
             return Rejected(f"a token of {provider.name!r} is missing ({token_places.text(provider.locations)})")
         if self.problem:
