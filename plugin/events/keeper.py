@@ -12,12 +12,14 @@ import contextlib
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from plugin.errors import SavedStateRefused
 from plugin.events.ring import MOST, Event, EventRing
+from plugin.process.tasks import finish_in_thread
 from plugin.saved_state import file
 from plugin.saved_state.form import Owner
 from proxy.logs import emit
@@ -75,7 +77,8 @@ class EventKeeper:
             while True:
                 await self._ring.wait_after(self._written, IDLE_S)
                 if (due := self._due()) is not None:
-                    self._done(due, await asyncio.to_thread(self._try_to_write, self._path, due))
+                    work = partial(self._try_to_write, self._path, due)
+                    await finish_in_thread(work, partial(self._done, due))
                 await asyncio.sleep(INTERVAL_S)
         finally:
             if (due := self._due()) is not None:

@@ -6,12 +6,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from plugin.addresses import HostPort
 from plugin.errors import ConfigError, SavedStateRefused
 from plugin.observe.freshness import Freshness
 from plugin.observe.store import FactStore
+from plugin.process.tasks import finish_in_thread
 from plugin.saved_state import file, form
 from plugin.saved_state.facts import Rest, gather, put_back
 from plugin.saved_state.form import Owner, SavedState
@@ -119,7 +121,7 @@ class StateKeeper:
     async def save(self) -> None:
         version, state = self._snapshot()
         self._saved_at_s = time.monotonic()
-        self._saved(version, await asyncio.to_thread(self._try_to_write, state))
+        await finish_in_thread(partial(self._try_to_write, state), partial(self._saved, version))
 
     def _is_due(self, old: bool) -> bool:
         if self._directory is None or not self._worth_saving():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -356,6 +357,33 @@ async def test_what_changed_last_is_saved_at_the_end(saved: Path, monkeypatch: p
     store.intentions(DB).learned(())
     running.cancel()
     await asyncio.wait([running])
+    assert (await restored(saved))[1].service_facts(DB).intentions.value == ()
+
+
+async def test_what_changed_last_is_saved_also_when_the_end_comes_while_something_is_written(
+    saved: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(directory: Path, check: Callable[[Path], None] = file.check_directory) -> None:
+        if not begun.is_set():
+            begun.set()
+            go_on.wait(30.0)
+        check(directory)
+
+    monkeypatch.setattr(file, "check_directory", slow)
+    store = filled()
+    found = keeping(saved.parent, store)
+    running = asyncio.get_running_loop().create_task(found.run())
+    await eventually(begun.is_set)
+    store.intentions(DB).learned(())
+    running.cancel()
+    await asyncio.wait([running], timeout=0.2)
+    go_on.set()
+    await asyncio.wait([running])
+    # What a thread still writes is written now.
+    await asyncio.get_running_loop().shutdown_default_executor()
+    assert found.problem == ""
     assert (await restored(saved))[1].service_facts(DB).intentions.value == ()
 
 
