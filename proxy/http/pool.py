@@ -252,8 +252,7 @@ class Pools:
 
     def began(self) -> None:
         self._open += 1
-        if self._timer is None:
-            self._timer = self._loop.call_later(_SWEEP_S, self._sweep)
+        self._sweep_later()
 
     def ended(self) -> None:
         self._open -= 1
@@ -270,5 +269,9 @@ class Pools:
             pool.tidy()
             if not pool.connections and not pool.dialling:
                 del self._services[name]
-        if self._open and self._timer is None:
+        if self._open:
+            self._sweep_later()
+
+    def _sweep_later(self) -> None:
+        if self._timer is None:
             self._timer = self._loop.call_later(_SWEEP_S, self._sweep)

@@ -216,6 +216,9 @@ class H1Server:
             return
         self._held = None
         self._receive(held, own=True)
+        self._listen_if_nothing_waits()
+
+    def _listen_if_nothing_waits(self) -> None:
         if self._held is None and not self._paused and self._ending is None:
             self.wire.listen()
 
