@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -38,6 +39,10 @@ setup(
     ),
 )
 """
+_FUNCTION = re.compile(r"def (\S+)\(")
+_STEP = re.compile(r"\s+(r\d+) = (.*)")
+_UNBOXED_NONE = re.compile(r"(?:unbox|cast)\(None, (r\d+)\)")
+_ATTRIBUTE = re.compile(r"(?:borrow )?\w+\.\w+")
 _MYPY = "[mypy]\nstrict = True\nmypy_path = typings\nexplicit_package_bases = True\n"
 
 
@@ -72,24 +77,30 @@ def _is_made(target: Path) -> bool:
     return manifest.exists() and json.loads(manifest.read_bytes())["compiler"] == compiler()
 
 
-def _build(place: Path) -> Path:
-    work, made = place / "work", place / "made"
-    # A copy: whoever edits the sources meanwhile gets what the digest says, or nothing.
+def operations_in(work: Path) -> Path:
+    """What mypyc makes of the sources, without compiling it: what :func:`narrowed_to_none` looks at.
+
+    :raises Failed: with what mypyc says.
+    """
+    _setup(work, _copy(work), "--name")
+    return work
+
+
+def _copy(work: Path) -> dict[str, str]:
+    """A copy of the sources, so that whoever edits them meanwhile gets what the digest says, or nothing.
+
+    :returns: the modules to compile and their files in ``work``.
+    """
     shutil.copytree(ROOT / "proxy", work / "proxy", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "typings", work / "typings")
     (work / "mypy.ini").write_text(_MYPY)
     (work / "build.py").write_text(_BUILD)
-    before = compiled.digest(work / "proxy")
-    sources = {name: str(path.relative_to(work)) for name, path in compiled.modules(work / "proxy").items()}
-    command = [
-        sys.executable,
-        "build.py",
-        "build_ext",
-        "--inplace",
-        json.dumps([compiled.GROUP, list(sources.values())]),
-    ]
+    return {name: str(path.relative_to(work)) for name, path in compiled.modules(work / "proxy").items()}
+
+
+def _setup(work: Path, sources: dict[str, str], *command: str) -> None:
     done = subprocess.run(
-        command,
+        [sys.executable, "build.py", *command, json.dumps([compiled.GROUP, list(sources.values())])],
         cwd=work,
         env={**os.environ, "PYTHONPATH": "", "MYPY_CACHE_DIR": str(work / ".mypy_cache")},
         stdin=subprocess.DEVNULL,
@@ -99,6 +110,17 @@ def _build(place: Path) -> Path:
     )
     if done.returncode:
         raise Failed(done.stdout.decode(errors="replace")[-4_000:].rstrip())
+
+
+def _build(place: Path) -> Path:
+    work, made = place / "work", place / "made"
+    sources = _copy(work)
+    before = compiled.digest(work / "proxy")
+    _setup(work, sources, "build_ext", "--inplace")
+    if narrowed := narrowed_to_none(work):
+        raise Failed(
+            f"read as None though something else may have been set since: {', '.join(narrowed)}; ask by a method there"
+        )
     if before != compiled.digest():
         raise Failed("the sources were edited while they were compiled; run it again")
     made.mkdir(mode=0o755)
@@ -109,6 +131,25 @@ def _build(place: Path) -> Path:
         built.rename(compiled.file_of(made, name))
     (made / compiled.MANIFEST).write_text(json.dumps({"compiler": compiler(), "python": sys.version}))
     return made
+
+
+def narrowed_to_none(work: Path) -> list[str]:
+    """Attributes that a function reads as None, because it has set or compared them before: calls in between may have
+    set them.
+
+    :param work: where mypyc has written what its own steps are.
+    """
+    found: dict[str, None] = {}
+    function, read = "", dict[str, str]()
+    for line in (work / "build" / "ops.txt").read_text().splitlines():
+        if begins := _FUNCTION.match(line):
+            function, read = begins[1], {}
+        elif step := _STEP.match(line):
+            name, what = step.groups()
+            if (unboxed := _UNBOXED_NONE.fullmatch(what)) and _ATTRIBUTE.fullmatch(read.get(unboxed[1], "")):
+                found[f"{read[unboxed[1]].removeprefix('borrow ')} in {function}"] = None
+            read[name] = what
+    return list(found)
 
 
 def _tidy(cache: Path, *, keep: Path) -> None:

@@ -282,18 +282,21 @@ class Wire:
         queued = self._queued
         try:
             self._pass_on()
-            if self.untouched and self._failure is None and self._channel.waiting < queued:
+            if self.untouched and not self._has_failed() and self._channel.waiting < queued:
                 self.untouched = False  # the socket took some of it at once
             if self._channel.flush():
                 self._passed_on = False
                 self._emptied()
-                self.untouched = self.untouched and self._failure is not None
+                self.untouched = self.untouched and self._has_failed()
             else:
                 self.untouched = False
                 self._channel.note_waiting()
                 self._poller.on_writable(self._channel.fd, self._on_writable)
         except LOST as error:
             self._fail(error)
+
+    def _has_failed(self) -> bool:
+        return self._failure is not None
 
     def _pass_on(self) -> None:
         if self._queue:

@@ -14,6 +14,7 @@ import pytest
 
 from proxy import compiled
 from proxy.compiled import CACHE, CODE, INTERPRETED, CodeError, digest, file_of, find, handed_on, modules, shared
+from scripts.compiled import narrowed_to_none
 
 SOURCES = Path(compiled.__file__).parent
 
@@ -148,50 +149,18 @@ def test_an_exception_has_a_name_of_its_own(name: str) -> None:
                     assert caught.setdefault(node.name, kind) == kind, f"{name}, line {node.lineno}: {node.name}"
 
 
-def _nothing(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
-
-
-def _are_nothing(test: ast.expr) -> set[str]:
-    """The attributes that are None where ``test`` holds."""
-    if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And):
-        return set[str]().union(*map(_are_nothing, test.values))
-    is_none = isinstance(test, ast.Compare) and isinstance(test.ops[0], ast.Is) and _nothing(test.comparators[0])
-    return {ast.unparse(test.left)} if is_none and isinstance(test.left, ast.Attribute) else set()
-
-
-def _read_after_a_call(statements: list[ast.stmt], name: str) -> int | None:
-    """The line in which ``name`` is read after something was called that may have set it."""
-    places = [
-        (node.lineno, node.col_offset, node)
-        for statement in statements
-        for node in ast.walk(statement)
-        if isinstance(node, ast.Call) or (isinstance(node, ast.Attribute) and ast.unparse(node) == name)
-    ]
-    called = False
-    for line, _, node in sorted(places, key=lambda place: place[:2]):
-        if isinstance(node, ast.Call):
-            called = True
-        elif isinstance(node.ctx, ast.Store):
-            return None
-        elif called:
-            return line
-    return None
-
-
-@pytest.mark.parametrize("name", modules())
-def test_what_was_nothing_is_not_read_after_a_call(name: str) -> None:
-    """mypyc takes an attribute that was set to None, or compared with it, for None until it is set again in that
-    function: when what is called meanwhile has set it, reading it is a ``TypeError``."""
-    for node in ast.walk(ast.parse(modules()[name].read_bytes())):
-        if isinstance(node, ast.If):
-            for attribute in _are_nothing(node.test):
-                line = _read_after_a_call(node.body, attribute)
-                assert line is None, f"{name}, line {line}: {attribute}"
-        for block in (getattr(node, field, None) for field in ("body", "orelse", "finalbody")):
-            for index, statement in enumerate(block if isinstance(block, list) else ()):
-                if isinstance(statement, ast.Assign) and _nothing(statement.value):
-                    for target in statement.targets:
-                        if isinstance(target, ast.Attribute):
-                            line = _read_after_a_call(block[index + 1 :], ast.unparse(target))
-                            assert line is None, f"{name}, line {line}: {ast.unparse(target)}"
+def test_a_build_is_refused_in_which_something_is_taken_for_none(tmp_path: Path) -> None:
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "ops.txt").write_text("""
+def Wire.flush(self):
+L5:
+    r12 = borrow self._failure
+    r13 = unbox(None, r12)
+    r14 = self._flush()
+    r15 = unbox(None, r14)
+def Wire.end(self):
+    r1 = self._error
+    r2 = cast(None, r1)
+    r3 = unbox(None, r12)
+""")
+    assert narrowed_to_none(tmp_path) == ["self._failure in Wire.flush", "self._error in Wire.end"]
