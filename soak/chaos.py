@@ -31,9 +31,16 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 async def flip_intention(traffic: Traffic, chance: random.Random) -> None:
     """Deny a source and allow it again: its connections end, no byte of theirs passes after the denial is in force."""
-    world, ledger = traffic.world, traffic.world.ledger
+    world, ledger, pair = traffic.world, traffic.world.ledger, (FLIPPED, PLAIN)
+
+    def is_used() -> bool:
+        return any(flow.relayed for flow, _ in traffic.pumps.values() if flow.pair == pair)
+
+    # Of the flip before, clients may know no more than the denial.
+    with contextlib.suppress(StartError):
+        await wait_until(is_used, _END_S, what="there is something to end")
     await world.decide(FLIPPED, "deny")
-    concerned = {number: pump for number, pump in traffic.pumps.items() if pump[0].pair == (FLIPPED, PLAIN)}
+    concerned = {number: pump for number, pump in traffic.pumps.items() if pump[0].pair == pair}
     limits = {number: (progress.sent, progress.received) for number, (_, progress) in concerned.items()}
     with contextlib.suppress(StartError):
         await wait_until(lambda: not concerned.keys() & traffic.pumps.keys(), _END_S, what="they have ended")

@@ -20,7 +20,7 @@ from plugin.dev.external import ExternalService, echo
 from plugin.dev.gateway import Gateway
 from plugin.dev.processes import free_ports
 from plugin.errors import ConsulError
-from proxy.policy.identity import parse_spiffe_id
+from proxy.policy.identity import Identity, parse_spiffe_id
 from tests.support.command import Said, consul_tgw
 from tests.support.eventually import SCALE, eventually
 from tests.support.linking import dial, kept_out, let_in, serves
@@ -176,6 +176,9 @@ async def test_a_caller_of_the_primary_datacenter(federation: Federation, work_d
                 await live.ended()
                 assert time.monotonic() - began_s < WITHIN_S * SCALE
             await kept_out(web, gateway, SERVICE)
-        allowed = [one for one in gateway.access_records() if one["reason"] == "revoked"]
-        assert {parse_spiffe_id(one["source"]).datacenter for one in allowed} == {PRIMARY}
-        assert {parse_spiffe_id(one["source"]).service for one in allowed} == {CALLER}
+
+        def revoked() -> list[Identity]:
+            return [parse_spiffe_id(one["source"]) for one in gateway.access_records() if one["reason"] == "revoked"]
+
+        await eventually(lambda: len(revoked()) == 2, what="both ends are in the log")
+        assert {(one.datacenter, one.service) for one in revoked()} == {(PRIMARY, CALLER)}
