@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,14 +128,33 @@ def start(folder: Path, path: Path, federation: Federation, *, tied: bool = Fals
 
 
 def follow(folder: Path, deadline_s: float = 600.0) -> Iterator[State]:
-    """What the keeper is at, again and again, until the lab is up. :raises StartError: when it does not come up."""
+    """What the keeper is at, again and again, until the lab is up.
+
+    :raises KeyboardInterrupt: at SIGINT, and only between two looks: an exception out of a handler is lost where it
+        comes in a destructor.
+    :raises StartError: when it does not come up.
+    """
+    interrupted = threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: interrupted.set())
+    try:
+        for state in _states(folder, deadline_s):
+            if interrupted.is_set():
+                raise KeyboardInterrupt
+            if state is not None:
+                yield state
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _states(folder: Path, deadline_s: float) -> Iterator[State | None]:
+    """``None`` while there is none yet."""
     give_up_at = time.monotonic() + deadline_s
     seen = False
     while time.monotonic() < give_up_at:
         state = read(folder)
+        yield state
         if state is not None:
             seen = True
-            yield state
             if state.problem:
                 raise StartError(f"{state.problem}\nWhat the hosts' programs have said is in {folder / 'logs'}")
             if state.seconds:

@@ -36,6 +36,18 @@ token() {
         consul acl token create -secret "$secret" -description "$2" "${@:3}" >/dev/null
 }
 
+# linked NAME...: the gateway's entry has these services.
+linked() {
+    local entry name
+    entry=$(consul config read -kind terminating-gateway -name terminating-gateway) || return 1
+    for name in "$@"; do
+        [[ $entry == *"\"$name\""* ]] || {
+            echo "$name is not in $entry"
+            return 1
+        }
+    done
+}
+
 may_manage() { consul acl policy list; }
 wait_for 60 "the management token counts" may_manage
 
@@ -102,6 +114,8 @@ HCL
     link=(consul-tgw link --gateway terminating-gateway --create --node legacy --no-wait)
     "${link[@]}" billing-db "$LAB_LEGACY_HOST:5432"
     "${link[@]}" legacy-http "$LAB_LEGACY_HOST:8080"
+    # In a federation they are written in the primary datacenter, and come here by and by.
+    wait_for 60 "what is linked is known here" linked billing-db legacy-http
     # Of what is linked now, the least that the gateway needs.
     consul-tgw acl-policy --service terminating-gateway | policy terminating-gateway
 fi
