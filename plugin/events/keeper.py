@@ -132,5 +132,5 @@ class EventKeeper:
 def _events(content: bytes) -> Iterable[Event]:
     """Those lines that are whole: a crash may have cut the last one."""
     for line in content.split(b"\n"):
-        with contextlib.suppress(msgspec.DecodeError):
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
             yield msgspec.json.decode(line, type=Event)

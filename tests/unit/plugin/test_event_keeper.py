@@ -128,7 +128,7 @@ async def test_a_line_that_a_crash_has_cut_is_left_out(directory: Path) -> None:
     first.hears("a", "b")
     await first.ends()
     content = kept(directory).read_bytes()
-    kept(directory).write_bytes(content[:-9])
+    kept(directory).write_bytes(content[:-9] + b'\n{"event":"\x80"}\n')
     second = Process(directory)
     second.keeper.recall()
     second.hears("c")

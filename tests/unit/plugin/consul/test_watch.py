@@ -19,7 +19,7 @@ from plugin.errors import ConsulForbidden, ConsulRejected, ConsulUnavailable, Ga
 def decode(reply: Reply) -> Any:
     try:
         return msgspec.json.decode(reply.body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConsulUnavailable(f"cannot be read: {error}") from error
 
 
