@@ -58,7 +58,8 @@ service {
   }
 }
 HCL
-consul services register "$registration" >/dev/null
+# A secondary datacenter may not have heard of the token yet.
+wait_for 60 "it is registered" consul services register "$registration"
 envoy_service web-sidecar 19000 "$token_file" -sidecar-for web
 
 install -d /etc/web

@@ -48,5 +48,6 @@ service {
   }
 }
 HCL
-consul services register "$registration" >/dev/null
+# A secondary datacenter may not have heard of the token yet.
+wait_for 60 "it is registered" consul services register "$registration"
 envoy_service mesh-gateway 19000 "$token_file" -gateway=mesh -proxy-id mesh-gateway
